@@ -10,7 +10,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,6 +226,38 @@ def running() -> Any:
     `url` and `app`."""
     pytest.importorskip("fastapi", reason="fieldmark[serve] is not installed")
     return _running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium without a window, for one file of tests: its event loop must not be there in others."""
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium is installed here")
+    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
+    arguments = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic", *quiet]
+    with driver.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=chromium, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def check_accessibility() -> Callable[..., None]:
+    """`check_accessibility(page)`: axe-core finds nothing serious (WCAG 2.2 AA) in a page as it is now.
+
+    With `exclude` it leaves out parts by their CSS selectors.
+    """
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+
+    def check(page: Any, exclude: Sequence[str] = ()) -> None:
+        context = {"exclude": [[each] for each in exclude]} if exclude else None
+        found = axe.Axe().run(page, context=context).response["violations"]
+        serious = [each for each in found if each["impact"] in ("serious", "critical")]
+        assert not serious, [(e["id"], [node["html"][:200] for node in e["nodes"][:3]]) for e in serious]
+
+    return check
 
 
 @pytest.fixture(scope="session")

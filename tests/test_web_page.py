@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -24,14 +23,6 @@ from fieldmark.utils.typing import ByteArray, FloatArray
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-if CHROMIUM is None:
-    pytest.skip("no Chromium is installed here", allow_module_level=True)
-
-ARGUMENTS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
-    *("--disable-component-update", "--disable-sync", "--disable-quic"),
-)
 KEY = "a-key-for-the-page"
 BEES = [
     Taxon(
@@ -85,14 +76,6 @@ def by_colour(classifier: Classifier) -> Classifier:
 def server(running: Any, by_colour: Classifier) -> Iterator[Any]:
     with running(by_colour, ServeConfig(decoders=1, max_bytes=2_000_000)) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

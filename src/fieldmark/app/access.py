@@ -1,4 +1,4 @@
-"""Who may use the application: the person who started it, on this computer.
+"""Who may use the application: the person who started it, on this computer; and in which language.
 
 The address that is printed holds a random key; the first visit with it sets a cookie, and without the cookie
 nothing is answered, WebSockets included. Requests must name this computer as their host, since a page of
@@ -16,6 +16,9 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fieldmark.app import languages
+from fieldmark.app.store import Project
 
 _HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HEADERS = {
@@ -76,6 +79,20 @@ class Access:
 
     def _is_key(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self.key.encode())
+
+
+class Speaking:
+    """ASGI middleware: a request, and all that happens on a page's connection, has its reader's language."""
+
+    def __init__(self, app: ASGIApp, project: Project) -> None:
+        self.app, self.project = app, project
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request or connection; it runs in a context of its own, and so do its events."""
+        if scope["type"] != "lifespan":
+            asked = Headers(scope=scope).get("accept-language", "")
+            languages.speak(self.project.setting(languages.SETTING) or languages.preferred(asked))
+        await self.app(scope, receive, send)
 
 
 def _with_headers(send: Send) -> Send:

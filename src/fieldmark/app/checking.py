@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from fieldmark.app import decisions, learning
 from fieldmark.app.jobs import Job
+from fieldmark.app.languages import say, to_say
 from fieldmark.app.queues import Group, Wall
 from fieldmark.app.store import Project
 from fieldmark.data.events import Shot, number_events
@@ -18,16 +19,26 @@ from fieldmark.utils.errors import InputError
 
 Listing = Literal["copies", "bursts", "poor", "labels", "out"]
 TITLES: dict[Listing, str] = {
-    "copies": "Copies",
-    "bursts": "Bursts",
-    "poor": "Poor photos",
-    "labels": "Suspect labels",
-    "out": "Left out",
+    "copies": to_say("Copies"),
+    "bursts": to_say("Bursts"),
+    "poor": to_say("Poor photos"),
+    "labels": to_say("Suspect labels"),
+    "out": to_say("Left out"),
 }
 """The lists of a check, and that of the photos that were left out."""
-_POOR = {"dark": "Dark", "blurred": "Blurred", "tiny": "Tiny", "rotated": "Rotated"}
+_POOR = {
+    "dark": to_say("Dark"),
+    "blurred": to_say("Blurred"),
+    "tiny": to_say("Tiny"),
+    "rotated": to_say("Rotated"),
+}
 _TABLE = """CREATE TABLE IF NOT EXISTS findings (photo INTEGER NOT NULL, kind TEXT NOT NULL,
     cluster INTEGER NOT NULL, spare INTEGER NOT NULL, PRIMARY KEY (photo, kind)) WITHOUT ROWID"""
+
+
+def listing_of(name: str) -> Listing | None:
+    """Return the list that has this name; None for any other word."""
+    return next((each for each in TITLES if each == name), None)
 
 
 def check(project: Project, more: str = "") -> Job:
@@ -37,7 +48,7 @@ def check(project: Project, more: str = "") -> Job:
         InputError: there is no labelled photo, or another job is running.
     """
     if not project.value("SELECT count(*) FROM photos WHERE label IS NOT NULL AND reason IS NULL"):
-        raise InputError("There is no photo to check: add folders of photos first.")
+        raise InputError(say("There is no photo to check: add folders of photos first."))
     words = ["check", "{job}/photos.csv", "--out", "{job}/check"]
     options = learning.split_options(more)
     return learning.start(project, "check", words, options, learning.write_labels, file="photos.csv")
@@ -88,7 +99,7 @@ def wall(project: Project, listing: Listing) -> Wall:
     """Return the photos of a list in its groups, without those that were left out since."""
     if listing == "out":
         found = project.rows("SELECT id FROM photos WHERE state = 'out' ORDER BY path")
-        return _grouped([(row[0], "out", TITLES["out"]) for row in found])
+        return _grouped([(row[0], "out", say(TITLES["out"])) for row in found])
     kinds = tuple(_POOR) if listing == "poor" else (listing,)
     rows = _rows(
         project,
@@ -102,7 +113,7 @@ def wall(project: Project, listing: Listing) -> Wall:
         rows = [row for row in rows if sizes[row[2]] > 1]
         heads = {row[2]: Path(row[3]).name for row in reversed(rows)}
         return _grouped([(row[0], row[2], heads[row[2]]) for row in rows])
-    return _grouped([(row[0], row[1], _POOR.get(row[1], TITLES["labels"])) for row in rows])
+    return _grouped([(row[0], row[1], say(_POOR.get(row[1], TITLES["labels"]))) for row in rows])
 
 
 def _grouped(rows: list[tuple[int, object, str]]) -> Wall:

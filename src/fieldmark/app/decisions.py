@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fieldmark.app.languages import say
 from fieldmark.app.store import Project, State, now
 from fieldmark.utils.errors import InputError
 
@@ -76,13 +77,13 @@ def checked_name(name: str | None) -> str:
     """Return a species' name without spaces around it; raises InputError without one."""
     found = " ".join((name or "").split())
     if not found or len(found) > _LONGEST or not found.isprintable():
-        raise InputError(f"A name has from 1 to {_LONGEST} printable characters: type one.")
+        raise InputError(say("A name has from 1 to {most} printable characters: type one.", most=_LONGEST))
     return found
 
 
 def _act(project: Project, changes: Sequence[tuple[int, str | None, State]], reviewer: str, what: str) -> int:
     if not changes:
-        raise InputError("No photo is chosen, or none has a name to accept: choose photos first.")
+        raise InputError(say("No photo is chosen, or none has a name to accept: choose photos first."))
     with project.changing() as db:
         action = db.execute(
             "INSERT INTO actions (at, reviewer, what) VALUES (?, ?, ?)", (now(), reviewer, what)

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from fieldmark import __version__
 from fieldmark.app import decisions, results
+from fieldmark.app.languages import say, to_say
 from fieldmark.app.learning import classifier_of
 from fieldmark.app.results import Observation
 from fieldmark.app.store import Project, now
@@ -23,12 +24,12 @@ from fieldmark.utils.errors import InputError
 logger = logging.getLogger(__name__)
 
 FORMATS = {
-    "csv": ("results.csv", "CSV table, one row a photo"),
-    "xlsx": ("results.xlsx", "Excel: photos, species, detection history, effort"),
-    "camtrap-dp-package": ("camtrap-dp.zip", "Camtrap DP: the whole package, zipped"),
-    "camtrap-dp": ("observations.camtrap.csv", "Camtrap DP: observations only"),
-    "megadetector": ("results.megadetector.json", "MegaDetector JSON, for Timelapse"),
-    "darwin-core": ("results.dwc.csv", "Darwin Core occurrences, for GBIF"),
+    "csv": ("results.csv", to_say("CSV table, one row a photo")),
+    "xlsx": ("results.xlsx", to_say("Excel: photos, species, detection history, effort")),
+    "camtrap-dp-package": ("camtrap-dp.zip", to_say("Camtrap DP: the whole package, zipped")),
+    "camtrap-dp": ("observations.camtrap.csv", to_say("Camtrap DP: observations only")),
+    "megadetector": ("results.megadetector.json", to_say("MegaDetector JSON, for Timelapse")),
+    "darwin-core": ("results.dwc.csv", to_say("Darwin Core occurrences, for GBIF")),
 }
 """The files that can be made: name and description of each."""
 
@@ -48,7 +49,7 @@ def export(project: Project, form: str, path: Path, *, species: str = "", days: 
         raise InputError(f"There is no format {form!r}: choose one of {', '.join(FORMATS)}.")
     found = results.observations(project)
     if not any(each.by for each in found):
-        raise InputError("No photo has a name yet: name or review photos first.")
+        raise InputError(say("No photo has a name yet: name or review photos first."))
     if form == "csv":
         sheets.write_csv(path, _COLUMNS, map(_row, found))
     elif form == "xlsx":

@@ -27,6 +27,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from fieldmark.app import runner
+from fieldmark.app.languages import say
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.printable import printable
@@ -114,7 +115,7 @@ class Job:
     def start(self) -> None:
         """Start the command, or go on with it after a kill; raises InputError while it runs."""
         if self.locked:
-            raise InputError("The job is running already: wait until it has ended, or cancel it.")
+            raise InputError(say("The job is running already: wait until it has ended, or cancel it."))
         (self.folder / runner.RESULT).unlink(missing_ok=True)
         words = [sys.executable, "-m", "fieldmark.app.runner", str(self.folder), *self.about["words"]]
         apart: dict[str, Any] = (

@@ -13,6 +13,7 @@ from typing import Any
 
 from fieldmark.app import jobs
 from fieldmark.app.jobs import Job
+from fieldmark.app.languages import say, to_say
 from fieldmark.app.store import Project
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.inference.formats.base import csv_line
@@ -20,16 +21,16 @@ from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
 TIMES = {
-    "quick": ("As short as possible", ("--quality", "fast")),
-    "good": ("A little longer, with somewhat fewer wrong names", ("--quality", "good")),
-    "hour": ("One hour", ("--quality", "best", "--budget", "1h")),
-    "night": ("A night", ("--quality", "best", "--budget", "8h")),
+    "quick": (to_say("As short as possible"), ("--quality", "fast")),
+    "good": (to_say("A little longer, with somewhat fewer wrong names"), ("--quality", "good")),
+    "hour": (to_say("One hour"), ("--quality", "best", "--budget", "1h")),
+    "night": (to_say("A night"), ("--quality", "best", "--budget", "8h")),
 }
 """How long training may take: in words, and as options of `fieldmark train`."""
 WORSE = {
-    "wrong": ("A wrong name: rather leave more photos without a name", "0.98"),
-    "both": ("Both are equally bad", "0.95"),
-    "none": ("No name: rather accept some wrong names", "0.85"),
+    "wrong": (to_say("A wrong name: rather leave more photos without a name"), "0.98"),
+    "both": (to_say("Both are equally bad"), "0.95"),
+    "none": (to_say("No name: rather accept some wrong names"), "0.85"),
 }
 """What is worse, in words, with the precision that it asks for."""
 _COLUMNS = (
@@ -110,7 +111,7 @@ def train(project: Project, time: str = "quick", worse: str = "both", more: str 
     )
     if species < 2:
         raise InputError(
-            "Training needs photos of at least two species: add folders on the page Photos first."
+            say("Training needs photos of at least two species: add folders on the page Photos first.")
         )
     words = [*TIMES[time][1], "--precision", WORSE[worse][1], *split_options(more)]
     chosen = {"time": time, "worse": worse, "more": more}
@@ -132,9 +133,11 @@ def learn_again(project: Project) -> Job:
     classifier, found = classifier_of(project), labels(project)
     chosen = json.loads(project.setting("training", "{}"))
     if classifier is None:
-        raise InputError("There is no classifier yet: train one on the page Train first.")
+        raise InputError(say("There is no classifier yet: train one on the page Train first."))
     if not found.new + found.corrected:
-        raise InputError("No label is new or corrected since the last training: review some photos first.")
+        raise InputError(
+            say("No label is new or corrected since the last training: review some photos first.")
+        )
     if chosen.get("time") in ("hour", "night"):
         return train(project, **chosen)
     words = ["grow", str(classifier), "{job}/new labels.csv"]
@@ -150,14 +153,14 @@ def name(project: Project, *, again: bool = False) -> Job:
     """
     classifier = classifier_of(project)
     if classifier is None:
-        raise InputError("There is no classifier yet: train one on the page Train first.")
+        raise InputError(say("There is no classifier yet: train one on the page Train first."))
     which = "p.state IN ('none', 'given')" if again else "a.photo IS NULL"
     found = project.rows(
         "SELECT path FROM photos p LEFT JOIN answers a ON a.photo = p.id "
         f"WHERE p.role = 'new' AND {which} ORDER BY p.path"
     )
     if not found:
-        raise InputError("No photo waits for a name: add a folder of new photos first.")
+        raise InputError(say("No photo waits for a name: add a folder of new photos first."))
 
     def write(_project: Project, path: Path) -> int:
         io.write_bytes(path, b"\0".join(os.fsencode(row[0]) for row in found) + b"\0")
@@ -183,7 +186,7 @@ def start(
         InputError: another job is running.
     """
     if jobs.running(project.folder):
-        raise InputError("Another job is running: wait until it has ended, or cancel it.")
+        raise InputError(say("Another job is running: wait until it has ended, or cancel it."))
     out: dict[str, Any] = {"table": file}
     if kind in ("train", "grow"):
         folder = project.folder / "classifiers"
@@ -203,7 +206,7 @@ def split_options(more: str) -> list[str]:
         return shlex.split(more)
     except ValueError as error:
         raise InputError(
-            f"The further options cannot be read ({error}): check the quotation marks."
+            say("The further options cannot be read ({error}): check the quotation marks.", error=error)
         ) from error
 
 

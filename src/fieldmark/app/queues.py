@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fieldmark.app import decisions
+from fieldmark.app import decisions, wording
+from fieldmark.app.languages import say, spoken, to_say
 from fieldmark.app.store import Project, Role
 
 By = Literal["species", "event", "doubt", "place"]
 Which = Literal["open", "done", "all", "refused", "disagreements"]
 
-_CALLED = "coalesce(p.label, CASE WHEN p.state = 'unknown' THEN 'unknown' ELSE a.name END, 'not named')"
-_DOUBTS = ((0.2, "Very doubtful"), (0.5, "Doubtful"), (0.8, "Likely"), (2.0, "Nearly certain"))
+_CALLED = (
+    f"coalesce(p.label, CASE WHEN p.state = 'unknown' THEN '{wording.UNKNOWN}' ELSE a.name END, "
+    f"'{wording.NOT_NAMED}')"
+)
+_DOUBTS = (
+    (0.2, to_say("Very doubtful")),
+    (0.5, to_say("Doubtful")),
+    (0.8, to_say("Likely")),
+    (2.0, to_say("Nearly certain")),
+)
 """Up to which margin between the first two labels an answer is called what."""
 
 
@@ -61,7 +70,7 @@ def wall(project: Project, query: Query) -> Wall:
     """Return the photos that a query asks for; doubtful ones come first in each group."""
     if query.which == "disagreements":
         ids = tuple(each.photo for each in decisions.disagreements(project))
-        return Wall(ids, (Group("Reviewers disagree", len(ids)),) if ids else ())
+        return Wall(ids, (Group(say("Reviewers disagree"), len(ids)),) if ids else ())
     key, order = {
         "species": (_CALLED, f"{_CALLED} COLLATE NOCASE, {_CALLED}"),
         "event": ("coalesce(p.event, -p.id)", "coalesce(p.event, -p.id)"),
@@ -74,7 +83,7 @@ def wall(project: Project, query: Query) -> Wall:
         f"WHERE p.role = ? AND {_which(query)} ORDER BY {order}, {within}",
         (query.role, *([query.species] if query.species else []), *([query.least] if query.least else [])),
     )
-    return Wall(tuple(row[0] for row in found), _groups(query.by, found))
+    return Wall(tuple(row[0] for row in found), _groups(project, query.by, found))
 
 
 def _which(query: Query) -> str:
@@ -89,21 +98,41 @@ def _which(query: Query) -> str:
     return found + (" AND a.score >= ?" if query.least else "")
 
 
-def _groups(by: By, rows: Sequence[tuple[Any, ...]]) -> tuple[Group, ...]:
+def _groups(project: Project, by: By, rows: Sequence[tuple[Any, ...]]) -> tuple[Group, ...]:
+    common = common_names(project) if by == "species" else {}
     names: list[str] = []
     counts: list[int] = []
     last: object = None
     for _, key, place, taken in rows:
-        value = next(name for most, name in _DOUBTS if key < most) if by == "doubt" else key
-        if by == "doubt" and key < 0:
-            value = "Not named yet"
+        value = _doubt(key) if by == "doubt" else key
         if not counts or value != last:
             when = f" · {str(taken)[:16].replace('T', ' ')}" if taken else ""
-            names.append(f"{place}{when}" if by == "event" else str(value or "No place"))
+            heads = {"event": f"{place}{when}", "species": shown_name(str(value), common)}
+            names.append(heads.get(by) or str(value or say("No place")))
             counts.append(0)
             last = value
         counts[-1] += 1
     return tuple(map(Group, names, counts))
+
+
+def _doubt(margin: float) -> str:
+    if margin < 0:
+        return say("Not named yet")
+    return say(next(name for most, name in _DOUBTS if margin < most))
+
+
+def common_names(project: Project) -> dict[str, str]:
+    """Return the common names of species in the language of the reader, where a source told them.
+
+    A name whose language the source does not tell counts as English.
+    """
+    key = "common_name" if spoken() == "en" else f"common_name_{spoken()}"
+    return {name: facts[key] for name, facts in project.facts().items() if facts.get(key)}
+
+
+def shown_name(name: str, common: Mapping[str, str]) -> str:
+    """Return a species with its common name, or what stands in its place."""
+    return f"{name} ({common[name]})" if name in common else wording.species(name)
 
 
 def tiles(project: Project, ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -111,7 +140,9 @@ def tiles(project: Project, ids: Sequence[int]) -> list[dict[str, Any]]:
     return [
         {
             "id": each.id,
-            "name": each.label or ("unknown" if each.state == "unknown" else each.name or ""),
+            "name": wording.species(
+                each.label or (wording.UNKNOWN if each.state == "unknown" else each.name or "")
+            ),
             "answer": each.name or "",
             "answers": min(MOST_ANSWERS, len(likeliest(each.record))),
             "state": "refused"
@@ -120,7 +151,11 @@ def tiles(project: Project, ids: Sequence[int]) -> list[dict[str, Any]]:
             if each.label or each.state in ("unknown", "out")
             else "none",
             "score": each.score,
-            "note": each.reason or ("left out" if each.state == "out" else ""),
+            "note": wording.reason(each.reason)
+            if each.reason
+            else say("left out")
+            if each.state == "out"
+            else "",
             "file": each.path.name,
         }
         for each in project.photos(ids)

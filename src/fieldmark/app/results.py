@@ -9,6 +9,7 @@ from datetime import date
 
 from fieldmark.app import decisions
 from fieldmark.app.activity import Activity, activity
+from fieldmark.app.languages import say
 from fieldmark.app.store import Photo, Project
 from fieldmark.data.events import Shot, seconds_of
 from fieldmark.data.taxonomy import NO_ANIMAL
@@ -125,7 +126,7 @@ def history(found: list[Observation], species: str, days: int = 7) -> History:
     timed = [(each, _day(each)) for each in found if seconds_of(each.taken) is not None]
     if not timed:
         raise InputError(
-            "No photo has a time: a detection history needs EXIF times, or a list with the column taken."
+            say("No photo has a time: a detection history needs EXIF times, or a list with the column taken.")
         )
     first, last = min(day for _, day in timed), max(day for _, day in timed)
     number = (last - first).days // days + 1

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from nicegui import ui
 
-from fieldmark.app.access import Access
+from fieldmark.app.access import Access, Speaking
 from fieldmark.app.pages import register
 from fieldmark.app.routes import add_routes
 from fieldmark.app.store import Project
@@ -35,7 +35,7 @@ def run(folder: Path, *, port: int = 8765, browser: bool = True) -> None:
     project = Project(folder)
     with io.lock(project.folder / ".app.lock", "another folder", of=folder), _listening(port) as listener:
         number = listener.getsockname()[1]
-        access = Access(_app(project), number)
+        access = Access(Speaking(_app(project), project), number)
         address = f"http://127.0.0.1:{number}/?key={access.key}"
         # log_config None: messages of uvicorn below warnings are not shown.
         config = uvicorn.Config(access, log_config=None, access_log=False, timeout_graceful_shutdown=2)

@@ -111,7 +111,12 @@ def _dots_legend(figure: Figure, axes: Axes, rows: Sequence[Dot], theirs: str) -
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), **_LEGEND)
 
 
-def places(name: str, title: str, rows: Sequence[tuple[float, float, int, float]]) -> str:
+def places(
+    name: str,
+    title: str,
+    rows: Sequence[tuple[float, float, int, float]],
+    labels: tuple[str, str] = ("longitude", "latitude"),
+) -> str:
     """Plot places by longitude and latitude: (latitude, longitude, photos, error) each."""
     figure, axes = _figure(4.0)
     most, worst = max(photos for *_, photos, _ in rows), max(wrong for *_, wrong in rows) or 1
@@ -120,7 +125,7 @@ def places(name: str, title: str, rows: Sequence[tuple[float, float, int, float]
         axes.plot([longitude], [latitude], "o", color=SERIES[0], alpha=shade, markersize=size)
         axes.plot([longitude], [latitude], "o", color=SERIES[0], fillstyle="none", markersize=size)
     middle = math.radians(sum(latitude for latitude, *_ in rows) / len(rows))
-    axes.set(xlabel="longitude", ylabel="latitude", aspect=1 / max(0.05, math.cos(middle)))
+    axes.set(xlabel=labels[0], ylabel=labels[1], aspect=1 / max(0.05, math.cos(middle)))
     axes.margins(0.15)
     axes.ticklabel_format(useOffset=False)
     return _svg(figure, name, title)

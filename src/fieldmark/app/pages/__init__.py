@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from nicegui import ui
 
+from fieldmark.app.languages import spoken
 from fieldmark.app.pages import label_next, learn, name, photos, results, review, train
 from fieldmark.app.store import Project
 
@@ -23,7 +25,15 @@ PAGES: dict[str, Callable[[Project], None]] = {
 def register(project: Project) -> None:
     """Make the pages of a project."""
     for path, show in PAGES.items():
-        ui.page(path)(_page(project, show))
+        _Page(path)(_page(project, show))
+
+
+class _Page(ui.page):
+    """A page in the language of its reader, which Quasar's own words follow."""
+
+    def resolve_language(self) -> Any:
+        """Return the code that Quasar has for the language."""
+        return {"en": "en-US", "pt": "pt-BR"}.get(spoken(), spoken())
 
 
 def _page(project: Project, show: Callable[[Project], None]) -> Callable[[], None]:

@@ -9,40 +9,57 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from nicegui import run, ui
+from nicegui.elements.mixins.text_element import TextElement
 
-from fieldmark.app import decisions, jobs, outcomes
+from fieldmark.app import decisions, jobs, languages, outcomes, wording
 from fieldmark.app.jobs import Job
+from fieldmark.app.languages import say, say_count, to_say
 from fieldmark.app.store import Project
 from fieldmark.utils.errors import FieldmarkError
 from fieldmark.utils.logging import format_duration
 
 STATIC = Path(__file__).parents[1] / "static"
 NAMES = {
-    "/": "Photos",
-    "/train": "Train",
-    "/name": "Name",
-    "/review": "Review",
-    "/next": "Label next",
-    "/learn": "Learn again",
-    "/results": "Results",
+    "/": to_say("Photos"),
+    "/train": to_say("Train"),
+    "/name": to_say("Name"),
+    "/review": to_say("Review"),
+    "/next": to_say("Label next"),
+    "/learn": to_say("Learn again"),
+    "/results": to_say("Results"),
 }
 _SAID: dict[str, dict[jobs.State, str]] = {
-    kind: {
-        "running": f"{name} is running",
-        "done": f"{name} is done",
-        "failed": f"{name} has failed",
-        "cancelled": f"{name} was cancelled",
-        "interrupted": f"{name} was interrupted",
-    }
-    for kind, name in (
-        ("train", "Training"),
-        ("grow", "Learning again"),
-        ("predict", "Naming photos"),
-        ("check", "Checking photos"),
-    )
+    "train": {
+        "running": to_say("Training is running"),
+        "done": to_say("Training is done"),
+        "failed": to_say("Training has failed"),
+        "cancelled": to_say("Training was cancelled"),
+        "interrupted": to_say("Training was interrupted"),
+    },
+    "grow": {
+        "running": to_say("Learning again is running"),
+        "done": to_say("Learning again is done"),
+        "failed": to_say("Learning again has failed"),
+        "cancelled": to_say("Learning again was cancelled"),
+        "interrupted": to_say("Learning again was interrupted"),
+    },
+    "predict": {
+        "running": to_say("Naming photos is running"),
+        "done": to_say("Naming photos is done"),
+        "failed": to_say("Naming photos has failed"),
+        "cancelled": to_say("Naming photos was cancelled"),
+        "interrupted": to_say("Naming photos was interrupted"),
+    },
+    "check": {
+        "running": to_say("Checking photos is running"),
+        "done": to_say("Checking photos is done"),
+        "failed": to_say("Checking photos has failed"),
+        "cancelled": to_say("Checking photos was cancelled"),
+        "interrupted": to_say("Checking photos was interrupted"),
+    },
 }
 Way = Literal["undo", "redo"]
-_WAYS: dict[Way, str] = {"undo": "Undo", "redo": "Redo"}  # by the names of their icons
+_WAYS: dict[Way, str] = {"undo": to_say("Undo"), "redo": to_say("Redo")}  # by the names of their icons
 R = TypeVar("R")
 
 
@@ -57,7 +74,7 @@ def saying_errors() -> Iterator[None]:
     try:
         yield
     except FieldmarkError as error:
-        ui.notify(str(error), type="warning", multi_line=True, timeout=8000, close_button="Close")
+        ui.notify(str(error), type="warning", multi_line=True, timeout=8000, close_button=say("Close"))
 
 
 def reviewer(project: Project) -> str:
@@ -69,11 +86,25 @@ def reviewer(project: Project) -> str:
     return "reviewer"
 
 
+def heading(level: int, text: str) -> None:
+    """Add a heading."""
+    TextElement(tag=f"h{level}", text=text)
+
+
 @contextmanager
 def frame(project: Project, path: str, intro: str, refresh: Callable[[], object]) -> Iterator[None]:
     """Show the bar and the heading, then what the block adds; `refresh` is called after undo and redo."""
     ui.add_css(STATIC / "app.css")
-    ui.page_title(f"{NAMES[path]} · fieldmark")
+    ui.page_title(f"{say(NAMES[path])} · fieldmark")
+    _bar(project, path, refresh)
+    with ui.element("div").classes("fm-page column no-wrap"):
+        with ui.column().classes("gap-0"):
+            heading(1, say(NAMES[path]))
+            ui.label(intro).classes("fm-dim")
+        yield
+
+
+def _bar(project: Project, path: str, refresh: Callable[[], object]) -> None:
     dark = ui.dark_mode({"light": False, "dark": True}.get(project.setting("look")))
 
     def stepped(way: Way) -> None:
@@ -86,42 +117,56 @@ def frame(project: Project, path: str, intro: str, refresh: Callable[[], object]
 
     with ui.header(elevated=False).classes("fm-top row items-center no-wrap"):
         ui.label("fieldmark").style("font-weight: 700")
-        with ui.element("nav").classes("fm-nav").props('aria-label="Pages"'):
+        with ui.element("nav").classes("fm-nav") as pages:
             for target, name in NAMES.items():
-                link = ui.link(name, target)
+                link = ui.link(say(name), target)
                 if target == path:
                     link.props("aria-current=page")
+        pages.props["aria-label"] = say("Pages")
         for way, word in _WAYS.items():
-            ui.button(icon=way, on_click=lambda way=way: stepped(way)).props(
-                f'flat round dense color=inherit aria-label="{word}"'
-            ).tooltip(word)
-        ui.button(icon="contrast", on_click=look).props(
-            'flat round dense color=inherit aria-label="Light or dark"'
-        ).tooltip("Light or dark")
-        ui.button(icon="person", on_click=lambda: _ask_reviewer(project)).props(
-            'flat round dense color=inherit aria-label="Who reviews"'
-        ).tooltip("Who reviews")
-    with ui.element("div").classes("fm-page column no-wrap"):
-        with ui.column().classes("gap-0"):
-            ui.html(f"<h1>{NAMES[path]}</h1>", sanitize=False)
-            ui.label(intro).classes("fm-dim")
-        yield
+            _tool(way, say(word), lambda way=way: stepped(way))
+        _tool("contrast", say("Light or dark"), look)
+        with _tool("language", say("Language")), ui.menu(), ui.list().props("dense"):
+            chosen = project.setting(languages.SETTING)
+            for code, name in {"": say("As in the browser"), **languages.LANGUAGES}.items():
+                item = ui.item(name, on_click=lambda code=code: _choose_language(project, code))
+                item.props(f"{'active' * (code == chosen)} lang={code or languages.spoken()}")
+        _tool("person", say("Who reviews"), lambda: _ask_reviewer(project))
+
+
+def _tool(icon: str, word: str, on_click: Callable[[], object] | None = None) -> ui.button:
+    """Add a symbol to the bar."""
+    button = ui.button(icon=icon, on_click=on_click).props("flat round dense color=inherit").tooltip(word)
+    button.props["aria-label"] = word
+    return button
+
+
+def _choose_language(project: Project, code: str) -> None:
+    project.set(languages.SETTING, code)
+    ui.navigate.reload()
 
 
 def step(project: Project, way: Way) -> None:
     """Take the last action back, or make it again, and say which it was."""
     found = decisions.undo(project) if way == "undo" else decisions.redo(project)
     if found is None:
-        said = "There is nothing to undo." if way == "undo" else "There is nothing to redo."
+        said = say("There is nothing to undo.") if way == "undo" else say("There is nothing to redo.")
     else:
-        said = f"{_WAYS[way]}: {found.what} ({found.photos:,} photos, {found.reviewer})"
+        said = say_count(
+            "{way}: {what} ({count} photo, {reviewer})",
+            "{way}: {what} ({count} photos, {reviewer})",
+            found.photos,
+            way=say(_WAYS[way]),
+            what=wording.action(found.what),
+            reviewer=found.reviewer,
+        )
     ui.notify(said, position="bottom-left")
 
 
 def _ask_reviewer(project: Project) -> None:
     with ui.dialog(value=True) as dialog, ui.card():
-        ui.label("Decisions are kept under this name:")
-        name = ui.input("Reviewer", value=reviewer(project)).props("autofocus outlined dense")
+        ui.label(say("Decisions are kept under this name:"))
+        name = ui.input(say("Reviewer"), value=reviewer(project)).props("autofocus outlined dense")
 
         def keep() -> None:
             with saying_errors():
@@ -129,20 +174,19 @@ def _ask_reviewer(project: Project) -> None:
                 dialog.close()
 
         name.on("keydown.enter", keep)
-        ui.button("Keep", on_click=keep)
+        ui.button(say("Keep"), on_click=keep)
 
 
 def job_panel(project: Project, kinds: tuple[str, ...], on_done: Callable[[Job], None]) -> None:
     """Show the last job of some kinds: how far it is, cancel, go on, its log; `on_done` after its end."""
     with ui.column().classes("fm-card gap-2") as card:
         head = ui.label().classes("fm-job").props('role="status"')
-        bar = ui.linear_progress(show_value=False, size="10px").props(
-            'aria-label="Progress" instant-feedback'
-        )
+        bar = ui.linear_progress(show_value=False, size="10px").props("instant-feedback")
+        bar.props["aria-label"] = say("Progress")
         with ui.row().classes("gap-2"):
-            cancel = ui.button("Cancel", icon="stop", on_click=lambda: act(Job.cancel)).props("outline")
-            resume = ui.button("Go on", icon="play_arrow", on_click=lambda: act(Job.start))
-        with ui.expansion("Command and log").classes("w-full"):
+            cancel = ui.button(say("Cancel"), icon="stop", on_click=lambda: act(Job.cancel)).props("outline")
+            resume = ui.button(say("Go on"), icon="play_arrow", on_click=lambda: act(Job.start))
+        with ui.expansion(say("Command and log")).classes("w-full"):
             log = ui.label().classes("fm-log").props("tabindex=0")
 
     def job() -> Job | None:
@@ -183,14 +227,15 @@ def job_panel(project: Project, kinds: tuple[str, ...], on_done: Callable[[Job],
 
 def _said(job: Job, state: jobs.State, progress: jobs.Progress) -> str:
     """Say how far a job is, or how it ended."""
-    text, step = _SAID[job.kind][state], progress.stage
+    text, step = say(_SAID[job.kind][state]), wording.stage(progress.stage)
     if state == "failed" and (said := job.text().splitlines()):
         return f"{text}: {said[-1].removeprefix('fieldmark: ')}"
     if state != "running":
         return text
-    count = f"{progress.done:,} of {progress.total:,}"
+    count = say("{done} of {total}", done=progress.done, total=progress.total)
     if progress.left:
-        return f"{text}: {step}, {count}, about {format_duration(progress.left)} left of this step"
+        left = say("about {time} left of this step", time=format_duration(progress.left))
+        return f"{text}: {step}, {count}, {left}"
     return f"{text}: {step}, {count}" if progress.total else f"{text}: {step}"
 
 

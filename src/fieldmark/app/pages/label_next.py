@@ -5,6 +5,7 @@ from __future__ import annotations
 from nicegui import ui
 
 from fieldmark.app import suggestions
+from fieldmark.app.languages import say, say_count
 from fieldmark.app.pages.frame import frame
 from fieldmark.app.pages.review import Review
 from fieldmark.app.queues import Group, Wall
@@ -14,7 +15,7 @@ from fieldmark.app.store import Project
 def show(project: Project) -> None:
     """Show the page."""
     page = _Next(project)
-    intro = "The photos that the classifier doubts most. Label these 20, and let it learn again."
+    intro = say("The photos that the classifier doubts most. Label these 20, and let it learn again.")
     with frame(project, "/next", intro, page.again):
         page.build()
         page.refresh()
@@ -25,14 +26,14 @@ class _Next(Review):
 
     def build(self) -> None:
         with ui.row().classes("items-center gap-3 w-full"):
-            ui.button("Another 20", icon="refresh", on_click=self.refresh)
-            ui.link("Learn again", "/learn")
+            ui.button(say("Another 20"), icon="refresh", on_click=self.refresh)
+            ui.link(say("Learn again"), "/learn")
             self.said = ui.label().classes("fm-dim").props('role="status"')
         self.columns()
 
     def wanted(self) -> Wall:
         self.ids = suggestions.suggest(self.project)
-        return Wall(self.ids, (Group("To label next", len(self.ids)),) if self.ids else ())
+        return Wall(self.ids, (Group(say("To label next"), len(self.ids)),) if self.ids else ())
 
     def again(self) -> None:
         """Show the same photos, as they are now."""
@@ -43,7 +44,7 @@ class _Next(Review):
         states = [each.state for each in self.project.photos(self.ids)]
         done = sum(state in ("person", "unknown") for state in states)
         self.said.text = (
-            f"{done} of {len(states)} labelled"
+            say_count("{done} of {count} labelled", "{done} of {count} labelled", len(states), done=done)
             if states
-            else "No photo with an answer waits for a label: name new photos first."
+            else say("No photo with an answer waits for a label: name new photos first.")
         )

@@ -8,14 +8,17 @@ from nicegui import ui
 
 from fieldmark.app import learning
 from fieldmark.app.jobs import Job
-from fieldmark.app.pages.frame import frame, job_panel, saying_errors
+from fieldmark.app.languages import percent, say, say_count
+from fieldmark.app.pages.frame import frame, heading, job_panel, saying_errors
 from fieldmark.app.pages.train import report
 from fieldmark.app.store import Project
 
 
 def show(project: Project) -> None:
     """Show the page."""
-    intro = "The classifier learns from what people labelled and corrected. Its own answers teach it nothing."
+    intro = say(
+        "The classifier learns from what people labelled and corrected. Its own answers teach it nothing."
+    )
     with frame(project, "/learn", intro, lambda: state.refresh(project)):
         with ui.column().classes("fm-card gap-3"):
             state(project)
@@ -23,16 +26,17 @@ def show(project: Project) -> None:
             def start() -> None:
                 with saying_errors():
                     learning.learn_again(project)
-                    ui.notify("Learning has started. You may close this page; it goes on.", type="positive")
+                    said = say("Learning has started. You may close this page; it goes on.")
+                    ui.notify(said, type="positive")
 
-            ui.button("Learn again", icon="model_training", on_click=start).props("size=lg")
+            ui.button(say("Learn again"), icon="model_training", on_click=start).props("size=lg")
 
         def done(job: Job) -> None:
             state.refresh(project)
             changes.refresh(project)
             report.refresh(project)
             if job.state == "done":
-                ui.notify("The new classifier is ready.", type="positive")
+                ui.notify(say("The new classifier is ready."), type="positive")
 
         job_panel(project, ("grow", "train"), done)
         changes(project)
@@ -43,12 +47,20 @@ def show(project: Project) -> None:
 def state(project: Project) -> None:
     """Show how many labels are waiting."""
     found = learning.labels(project)
-    ui.label(
-        f"{found.new:,} labels of photos that it has not learned from, {found.corrected:,} corrected labels"
+    new = say_count(
+        "{count} label of a photo that it has not learned from",
+        "{count} labels of photos that it has not learned from",
+        found.new,
     )
+    corrected = say_count("{count} corrected label", "{count} corrected labels", found.corrected)
+    ui.label(f"{new}, {corrected}")
     if found.withdrawn:
         ui.label(
-            f"{found.withdrawn:,} labels were withdrawn: only training anew, on the page Train, forgets them."
+            say_count(
+                "{count} label was withdrawn: only training anew, on the page Train, forgets it.",
+                "{count} labels were withdrawn: only training anew, on the page Train, forgets them.",
+                found.withdrawn,
+            )
         ).classes("fm-dim")
 
 
@@ -60,33 +72,54 @@ def changes(project: Project) -> None:
     if not grown and not photos:
         return
     with ui.column().classes("fm-card gap-2"):
-        ui.html("<h2>Before and after</h2>", sanitize=False)
+        heading(2, say("Before and after"))
         for line in _lines(grown, photos, right):
             ui.label(line)
         if grown:
-            ui.link("Name all new photos again with the new classifier", "/name")
+            ui.link(say("Name all new photos again with the new classifier"), "/name")
 
 
 def _lines(grown: dict[str, Any], photos: int, right: int) -> list[str]:
     lines = []
     if old := grown.get("old_photos"):
         low, high = old["interval"]
-        verdict = "a tie" if old["tie"] else "worse" if old["difference"] > 0 else "better"
+        verdict = say("a tie") if old["tie"] else say("worse") if old["difference"] > 0 else say("better")
         lines.append(
-            "Photos that it knew, each measured without having been learned from: error "
-            f"{old['error_before']:.1%} before, {old['error']:.1%} now; difference {old['difference']:+.1%} "
-            f"(95 % CI {low:+.1%} to {high:+.1%}): {verdict}."
+            say(
+                "Photos that it knew, each measured without having been learned from: error {before} before, "
+                "{now} now; difference {difference} (95 % CI {low} to {high}): {verdict}.",
+                before=percent(old["error_before"], 1),
+                now=percent(old["error"], 1),
+                difference=percent(old["difference"], 1, "+"),
+                low=percent(low, 1, "+"),
+                high=percent(high, 1, "+"),
+                verdict=verdict,
+            )
         )
     if new := grown.get("new_photos"):
         low, high = new["interval"]
         lines.append(
-            f"The {new['photos']:,} newly labelled photos, measured in the same way: error "
-            f"{new['error']:.1%} now (95 % CI {low:.1%} to {high:.1%})."
+            say_count(
+                "The {count} newly labelled photo, measured in the same way: error {now} now "
+                "(95 % CI {low} to {high}).",
+                "The {count} newly labelled photos, measured in the same way: error {now} now "
+                "(95 % CI {low} to {high}).",
+                new["photos"],
+                now=percent(new["error"], 1),
+                low=percent(low, 1),
+                high=percent(high, 1),
+            )
         )
     if photos:
         lines.append(
-            f"Before, {photos - right:,} of {photos:,} first answers on new photos differed from what "
-            f"people said ({1 - right / photos:.1%}). Where doubtful photos were reviewed first this is "
-            "more than on all photos."
+            say_count(
+                "Before, {wrong} of {count} first answer on new photos differed from what people said "
+                "({share}). Where doubtful photos were reviewed first this is more than on all photos.",
+                "Before, {wrong} of {count} first answers on new photos differed from what people said "
+                "({share}). Where doubtful photos were reviewed first this is more than on all photos.",
+                photos,
+                wrong=photos - right,
+                share=percent(1 - right / photos, 1),
+            )
         )
     return lines

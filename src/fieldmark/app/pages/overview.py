@@ -7,7 +7,8 @@ from typing import Any
 
 from nicegui import ui
 
-from fieldmark.app import queues
+from fieldmark.app import queues, wording
+from fieldmark.app.languages import number, say, say_count
 from fieldmark.app.pages.frame import in_thread
 from fieldmark.app.store import Project, Role
 
@@ -21,19 +22,20 @@ def when_and_where(project: Project, role: Role) -> None:
         box.clear()
         if not event.value:
             return
+        axes = (say("longitude"), say("latitude"))  # no thread of its own knows the language
         days, places = queues.days(project, role), queues.places(project, role)
-        drawn = await in_thread(_map, places) if places else ""
+        drawn = await in_thread(_map, places, _title(places), axes) if places else ""
         with box:
             if not days:
-                ui.label("No photo tells when it was taken.").classes("fm-dim")
+                ui.label(say("No photo tells when it was taken.")).classes("fm-dim")
             for year in sorted({day[:4] for day in days})[-_YEARS:]:
                 _calendar(year, days)
             if not places:
-                ui.label("No photo tells where it was taken.").classes("fm-dim")
+                ui.label(say("No photo tells where it was taken.")).classes("fm-dim")
             else:
                 ui.html(drawn, sanitize=False).classes("fm-map")
 
-    with ui.expansion("When and where", icon="calendar_month", on_value_change=fill).classes(
+    with ui.expansion(say("When and where"), icon="calendar_month", on_value_change=fill).classes(
         "fm-card fm-open"
     ):
         box = ui.column().classes("gap-3 w-full")
@@ -44,9 +46,12 @@ def _calendar(year: str, days: dict[str, int]) -> None:
     months = Counter[str]()
     for day, count in shown.items():
         months[day[:7]] += count
-    title = f"{sum(shown.values()):,} photos on {len(shown):,} days of {year}"
+    days_shown = say_count("{count} day", "{count} days", len(shown))
+    title = say(
+        "{photos} on {days} of {year}", photos=wording.photos(sum(shown.values())), days=days_shown, year=year
+    )
     ui.label(title).classes("font-bold")
-    ui.label(" · ".join(f"{month}: {count:,}" for month, count in sorted(months.items()))).classes(
+    ui.label(" · ".join(f"{month}: {number(count)}" for month, count in sorted(months.items()))).classes(
         "fm-dim text-sm"
     )
     grey = {"color": "#7d8a83"}
@@ -59,18 +64,32 @@ def _calendar(year: str, days: dict[str, int]) -> None:
         },
         "calendar": {
             **{"range": year, "cellSize": ["auto", 14], "left": 40, "right": 8, "top": 24, "bottom": 4},
-            **{"dayLabel": grey, "monthLabel": grey, "yearLabel": {"show": False}},
+            **{"dayLabel": grey | {"nameMap": say("S M T W T F S").split()}, "yearLabel": {"show": False}},
+            "monthLabel": grey | {"nameMap": month_names()},
             **{"itemStyle": {"color": "transparent", "borderColor": "#7d8a8366"}},
             "splitLine": {"lineStyle": {"color": "#7d8a83"}},
         },
         "series": {"type": "heatmap", "coordinateSystem": "calendar", "data": sorted(shown.items())},
     }
     with ui.element("div").classes("fm-scroll").props("tabindex=0"):
-        ui.echart(options).classes("fm-calendar").props(f'role="img" aria-label="{title}"')
+        chart = ui.echart(options).classes("fm-calendar").props("role=img")
+        chart.props["aria-label"] = title
 
 
-def _map(places: list[tuple[float, float, int]]) -> str:
+def month_names() -> list[str]:
+    """Return the short names of the twelve months."""
+    return say("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec").split()
+
+
+def _title(places: list[tuple[float, float, int]]) -> str:
+    return say_count(
+        "{count} place; a larger dot stands for more photos",
+        "{count} places; a larger dot stands for more photos",
+        len(places),
+    )
+
+
+def _map(places: list[tuple[float, float, int]], title: str, axes: tuple[str, str]) -> str:
     from fieldmark.reports import plots
 
-    title = f"{len(places):,} places; a larger dot stands for more photos"
-    return plots.places("places", title, [(*place, 0.6) for place in places])
+    return plots.places("places", title, [(*place, 0.6) for place in places], axes)

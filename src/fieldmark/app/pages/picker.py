@@ -8,6 +8,8 @@ from pathlib import Path
 
 from nicegui import ui
 
+from fieldmark.app.languages import say, say_count
+from fieldmark.app.pages.frame import heading
 from fieldmark.inference.inputs import SUFFIXES
 
 _LISTS = (".csv", ".tsv", ".json", ".json.gz", ".parquet")
@@ -21,7 +23,8 @@ def pick(title: str, start: str, on_pick: Callable[[Path], Awaitable[None]]) -> 
     async def take() -> None:
         path = Path(where.value).expanduser()
         if not path.exists():
-            ui.notify(f"{path} does not exist: choose a folder from the list.", type="warning")
+            said = say("{path} does not exist: choose a folder from the list.", path=path)
+            ui.notify(said, type="warning")
             return
         dialog.close()
         await on_pick(path)
@@ -32,17 +35,21 @@ def pick(title: str, start: str, on_pick: Callable[[Path], Awaitable[None]]) -> 
             shown.refresh(path)
 
     with ui.dialog(value=True) as dialog, ui.card().classes("w-[640px] max-w-full"):
-        ui.html(f"<h2>{title}</h2>", sanitize=False)
-        where = ui.input("Folder or list", value=str(here)).props("outlined dense").classes("w-full")
+        heading(2, title)
+        where = ui.input(say("Folder or list"), value=str(here)).props("outlined dense").classes("w-full")
         where.on("keydown.enter", lambda: go(Path(where.value).expanduser()))
 
         @ui.refreshable
         def shown(folder: Path) -> None:
             folders, lists, photos = _entries(folder)
-            ui.label(f"{photos:,} photos directly in this folder").classes("fm-dim")
+            ui.label(
+                say_count(
+                    "{count} photo directly in this folder", "{count} photos directly in this folder", photos
+                )
+            ).classes("fm-dim")
             with ui.scroll_area().classes("w-full h-72").props("tabindex=0"), ui.list().classes("w-full"):
                 for icon, name, path in (
-                    ("arrow_upward", "The folder above", folder.parent),
+                    ("arrow_upward", say("The folder above"), folder.parent),
                     *(("folder", each.name, each) for each in folders),
                     *(("table_view", each.name, each) for each in lists),
                 ):
@@ -54,8 +61,8 @@ def pick(title: str, start: str, on_pick: Callable[[Path], Awaitable[None]]) -> 
 
         shown(here)
         with ui.row().classes("w-full justify-end"):
-            ui.button("Cancel", on_click=dialog.close).props("flat")
-            ui.button("Use this", on_click=take)
+            ui.button(say("Cancel"), on_click=dialog.close).props("flat")
+            ui.button(say("Use this"), on_click=take)
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path], int]:

@@ -7,25 +7,26 @@ from urllib.parse import urlencode
 
 from nicegui import ui
 
-from fieldmark.app import exports, results
+from fieldmark.app import exports, results, wording
 from fieldmark.app.activity import Activity
-from fieldmark.app.pages.frame import frame
+from fieldmark.app.languages import number, say, say_count
+from fieldmark.app.pages.frame import frame, heading
+from fieldmark.app.pages.overview import month_names
 from fieldmark.app.results import Observation
 from fieldmark.app.store import Project
 from fieldmark.utils.errors import InputError
 
 _MOST = 20  # species in a plot
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _COLOURS = ("#11623f", "#b45309", "#1d4ed8", "#9d174d", "#0f766e", "#6d28d9", "#4d7c0f", "#b91c1c")
 
 
 def show(project: Project) -> None:
     """Show the page."""
     page = _Page(project)
-    intro = "What a person said counts first; else the answer of the classifier, where it is sure."
+    intro = say("What a person said counts first; else the answer of the classifier, where it is sure.")
     with frame(project, "/results", intro, page.body.refresh):
         with ui.row().classes("items-center gap-4"):
-            page.persons = ui.switch("Only what a person named", on_change=page.body.refresh)
+            page.persons = ui.switch(say("Only what a person named"), on_change=page.body.refresh)
         page.body()
 
 
@@ -40,62 +41,61 @@ class _Page:
         found = results.observations(self.project, persons_only=bool(self.persons.value))
         counts = results.counts(found)
         if not counts:
-            ui.label("No photo has a name yet: name or review new photos first.").classes("fm-card")
+            ui.label(say("No photo has a name yet: name or review new photos first.")).classes("fm-card")
             return
         animals = [row[0] for row in results.counts(results.animals(found))]
         self.species = self.species if self.species in animals else (animals or [""])[0]
         self._downloads()
         with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-2 gap-4 w-full"):
-            _card("Photos of each species", _bars(counts[:_MOST]))
-            _table("Species", ("species", "photos", "events", "named by a person"), counts)
+            _card(say("Photos of each species"), _bars(counts[:_MOST]))
+            head = (say("species"), say("photos"), say("events"), say("named by a person"))
+            _table(say("Species"), head, [(wording.species(name), *row) for name, *row in counts])
             for unit, title, labels in (
-                ("hour", "Hours of the day", [f"{hour:02}" for hour in range(24)]),
-                ("month", "Months", list(_MONTHS)),
+                ("hour", say("Hours of the day (photos, camera's clock)"), [f"{h:02}" for h in range(24)]),
+                ("month", say("Months (photos, camera's clock)"), month_names()),
             ):
                 if table := results.by_time(found, unit):
-                    _card(f"{title} (photos, camera's clock)", _stacked(table, labels, animals))
+                    _card(title, _stacked(table, labels, animals))
             places = results.by_place(found)
             columns = animals[:_MOST]
             rows = [(place, *(count[name] for name in columns)) for place, count in places.items()]
-            _table("Places", ("place", *columns), rows)
+            _table(say("Places"), (say("place"), *columns), rows)
         self._one_species(found, animals)
 
     def _downloads(self) -> None:
         with ui.column().classes("fm-card gap-2"):
-            ui.html("<h2>Download</h2>", sanitize=False)
+            heading(2, say("Download"))
             with ui.row().classes("gap-x-6 gap-y-2"):
                 for form, (name, about) in exports.FORMATS.items():
                     query = urlencode({"species": self.species, "days": self.days})
-                    link = ui.link(about, f"/download/{form}?{query}").props(f'download="{name}"')
+                    link = ui.link(say(about), f"/download/{form}?{query}").props(f'download="{name}"')
                     link.classes("fm-download")
 
     def _one_species(self, found: list[Observation], animals: list[str]) -> None:
         with ui.column().classes("fm-card gap-3"):
-            ui.html("<h2>One species</h2>", sanitize=False)
+            heading(2, say("One species"))
             with ui.row().classes("gap-3"):
-                ui.select(
-                    animals, value=self.species or None, label="Species", on_change=self.set_species
-                ).props("outlined dense").classes("w-64")
-                ui.number(
-                    "Days of an occasion", value=self.days, min=1, precision=0, on_change=self.set_days
-                ).props("outlined dense debounce=600")
+                which = ui.select(animals, value=self.species or None, label=say("Species"))
+                which.props("outlined dense").classes("w-64").on_value_change(self.set_species)
+                days = ui.number(say("Days of an occasion"), value=self.days, min=1, precision=0)
+                days.props("outlined dense debounce=600").on_value_change(self.set_days)
             if (active := results.activity_of(found, self.species)) is not None:
                 _activity(active)
             self._history(found)
 
     def _history(self, found: list[Observation]) -> None:
-        ui.html("<h3>Detection history</h3>", sanitize=False)
+        heading(3, say("Detection history"))
         try:
             table = results.history(found, self.species, self.days)
         except InputError as error:
             ui.label(str(error)).classes("fm-dim")
             return
-        ui.label("1: seen, 0: not seen, NA: no camera; in brackets the days of effort").classes("fm-dim")
+        ui.label(say("1: seen, 0: not seen, NA: no camera; in brackets the days of effort")).classes("fm-dim")
         rows = [
             (place, *("NA" if d is None else f"{d} ({e})" for d, e in zip(detected, effort, strict=True)))
             for place, detected, effort in zip(table.places, table.detected, table.effort, strict=True)
         ]
-        _cells(("place", *table.occasions), rows)
+        _cells((say("place"), *table.occasions), rows)
 
     def set_species(self, event: Any) -> None:
         self.species = event.value or ""
@@ -108,39 +108,49 @@ class _Page:
 
 def _card(title: str, options: dict[str, Any]) -> None:
     with ui.column().classes("fm-card gap-2"):
-        ui.html(f"<h2>{title}</h2>", sanitize=False)
-        ui.echart(options).classes("w-full h-80").props(f'role="img" aria-label="{title}"')
+        heading(2, title)
+        _chart(title, options)
+
+
+def _chart(title: str, options: dict[str, Any]) -> None:
+    chart = ui.echart(options).classes("w-full h-80").props("role=img")
+    chart.props["aria-label"] = title
 
 
 def _activity(active: Activity) -> None:
     """Plot the share of the visits in each hour, with its interval as a band."""
-    title = f"Activity: share of {sum(active.visits):,} visits that begin in each hour, with 95 % intervals"
+    title = say_count(
+        "Activity: the hour in which {count} visit begins, with 95 % intervals",
+        "Activity: share of {count} visits that begin in each hour, with 95 % intervals",
+        sum(active.visits),
+    )
+    share, interval = say("share (%)"), say("95 % interval")
     percent = [[round(100 * end, 2) for end in pair] for pair in active.intervals]
     band = {"type": "line", "stack": "interval", "step": "middle", "symbol": "none", "silent": True}
     band |= {"lineStyle": {"opacity": 0}, "tooltip": {"show": False}, "color": _COLOURS[0]}
     series: list[dict[str, Any]] = [
-        {"name": "share (%)", "type": "bar", "data": [round(100 * each, 2) for each in active.shares]},
+        {"name": share, "type": "bar", "data": [round(100 * each, 2) for each in active.shares]},
         band | {"name": "low", "data": [low for low, _ in percent]},
         band
-        | {"name": "95 % interval", "data": [round(high - low, 2) for low, high in percent]}
+        | {"name": interval, "data": [round(high - low, 2) for low, high in percent]}
         | {"areaStyle": {"opacity": 0.25}},
     ]
     options = _plot(series) | {
         "xAxis": {"type": "category", "data": [f"{hour:02}" for hour in range(24)]},
         "yAxis": {"type": "value", "axisLabel": {"formatter": "{value} %"}},
     }
-    options["legend"] |= {"data": ["share (%)", "95 % interval"]}
-    ui.html("<h3>Activity</h3>", sanitize=False)
+    options["legend"] |= {"data": [share, interval]}
+    heading(3, say("Activity"))
     ui.label(title)
-    ui.echart(options).classes("w-full h-80").props(f'role="img" aria-label="{title}"')
+    _chart(title, options)
     ui.label(
-        "Photos of the species at one place are one visit until half an hour has passed without one."
+        say("Photos of the species at one place are one visit until half an hour has passed without one.")
     ).classes("fm-dim text-sm")
 
 
 def _table(title: str, columns: tuple[str, ...], rows: list[Any]) -> None:
     with ui.column().classes("fm-card gap-2"):
-        ui.html(f"<h2>{title}</h2>", sanitize=False)
+        heading(2, title)
         _cells(columns, rows)
 
 
@@ -156,14 +166,14 @@ def _cells(columns: tuple[str, ...], rows: list[Any]) -> None:
                 with ui.element("tr"):
                     for value in row:
                         with ui.element("td").classes("n" if isinstance(value, int) else ""):
-                            ui.label(f"{value:,}" if isinstance(value, int) else str(value))
+                            ui.label(number(value) if isinstance(value, int) else str(value))
 
 
 def _bars(counts: list[tuple[str, int, int, int]]) -> dict[str, Any]:
-    names = [row[0] for row in reversed(counts)]
+    names = [wording.species(row[0]) for row in reversed(counts)]
     series = [
-        {"name": "by the classifier", "data": [row[1] - row[3] for row in reversed(counts)]},
-        {"name": "by a person", "data": [row[3] for row in reversed(counts)]},
+        {"name": say("by the classifier"), "data": [row[1] - row[3] for row in reversed(counts)]},
+        {"name": say("by a person"), "data": [row[3] for row in reversed(counts)]},
     ]
     axes = {"yAxis": {"type": "category", "data": names}, "xAxis": {"type": "value", "minInterval": 1}}
     return _plot([each | {"type": "bar", "stack": "all"} for each in series]) | axes

@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nicegui import ui
 
-from fieldmark.app import decisions, learning, pictures, queues
-from fieldmark.app.pages.frame import frame, in_thread, reviewer, saying_errors, species_input, step
+from fieldmark.app import decisions, learning, pictures, queues, wording
+from fieldmark.app.languages import number, percent, say, to_say
+from fieldmark.app.pages.frame import frame, heading, in_thread, reviewer, saying_errors, species_input, step
 from fieldmark.app.pages.wall import Act, PhotoWall
 from fieldmark.app.queues import Query, Wall
 from fieldmark.app.store import EMPTY, Photo, Project
 
-_BY = {"species": "Species", "event": "Event", "doubt": "Doubt", "place": "Place"}
-_WHICH = {"open": "To review", "done": "Reviewed", "all": "All", "disagreements": "Disagreements"}
+_BY = {
+    "species": to_say("Species"),
+    "event": to_say("Event"),
+    "doubt": to_say("Doubt"),
+    "place": to_say("Place"),
+}
+_WHICH = {
+    "open": to_say("To review"),
+    "done": to_say("Reviewed"),
+    "all": to_say("All"),
+    "disagreements": to_say("Disagreements"),
+}
 OTHER = "fm-other-name"
 _KEYS = (
-    "<kbd>Enter</kbd> accept · <kbd>1</kbd>–<kbd>5</kbd> likeliest · <kbd>/</kbd> other name · "
-    "<kbd>u</kbd> unknown · <kbd>b</kbd> blank · <kbd>Space</kbd> choose · "
-    "<kbd>Shift</kbd>+arrows choose several · <kbd>z</kbd> zoom · <kbd>Ctrl</kbd>+<kbd>Z</kbd> undo"
+    ("Enter", to_say("accept")),
+    ("1–5", to_say("likeliest")),
+    ("/", to_say("other name")),
+    ("u", to_say("unknown")),
+    ("b", to_say("blank")),
+    (to_say("Space"), to_say("choose")),
+    (to_say("Shift + arrows"), to_say("choose several")),
+    ("z", to_say("zoom")),
+    ("Ctrl + Z", to_say("undo")),
 )
 
 
 def show(project: Project) -> None:
     """Show the page."""
     page = Review(project)
-    intro = (
+    intro = say(
         "Look at the answers, accept the right ones and correct the others. Each decision is kept at once."
     )
     with frame(project, "/review", intro, page.refresh):
@@ -45,40 +62,44 @@ class Review:
     def build(self) -> None:
         """Add the elements of the page."""
         with ui.row().classes("items-center gap-3 w-full"):
-            self.which = ui.toggle(_WHICH, value="open", on_change=self.refresh).props("no-caps")
-            self.which.props('aria-label="Which photos"')
-            self.by = ui.select(_BY, value="species", label="Grouped by", on_change=self.refresh)
+            self.which = ui.toggle(_said(_WHICH), value="open", on_change=self.refresh).props("no-caps")
+            self.which.props["aria-label"] = say("Which photos")
+            self.by = ui.select(_said(_BY), value="species", label=say("Grouped by"), on_change=self.refresh)
             self.by.props("outlined dense").classes("w-36")
-            self.least = ui.number("Accept all from", value=95, min=0, max=100, suffix="%", step=1)
+            self.least = ui.number(say("Accept all from"), value=95, min=0, max=100, suffix="%", step=1)
             self.least.props("outlined dense").classes("w-36")
-            ui.button("Accept", icon="done_all", on_click=self.accept_bulk).props("outline")
+            ui.button(say("Accept"), icon="done_all", on_click=self.accept_bulk).props("outline")
             self.said = ui.label().classes("fm-dim").props('role="status"')
         self.columns()
-        ui.html(_KEYS, sanitize=False).classes("fm-keys fm-dim text-sm")
+        keys = (f"<span><kbd>{say(key)}</kbd> {say(what)}</span>" for key, what in _KEYS)
+        ui.html(" · ".join(keys), sanitize=False).classes("fm-keys fm-dim text-sm")
 
     def columns(self) -> None:
         """Add the wall and what stands beside it."""
         with ui.element("div").classes("fm-columns"):
             with ui.element("div").classes("fm-main"):
-                self.wall = PhotoWall("Photos to review", self.look, self.act, field=f".{OTHER} input")
-            with ui.element("aside").classes("fm-side").props('aria-label="The photo in focus"'):
+                self.wall = PhotoWall(say("Photos to review"), self.look, self.act, field=f".{OTHER} input")
+            with ui.element("aside").classes("fm-side") as side:
+                side.props["aria-label"] = say("The photo in focus")
                 with ui.column().classes("fm-card gap-2"):
                     self.detail()
-                    species_input("Other name", self.project.names()).classes(OTHER)
+                    species_input(say("Other name"), self.project.names()).classes(OTHER)
                 with ui.column().classes("fm-card gap-2"):
-                    ui.html("<h2>Look-alikes</h2>", sanitize=False)
-                    ui.label("The most similar photos that it learned from").classes("fm-dim text-sm")
+                    heading(2, say("Look-alikes"))
+                    ui.label(say("The most similar photos that it learned from")).classes("fm-dim text-sm")
                     self.alike_box = ui.element("div").classes("fm-alike")
-                    ui.button("Show", icon="image_search", on_click=self.alike).props("outline dense")
+                    ui.button(say("Show"), icon="image_search", on_click=self.alike).props("outline dense")
                 with ui.column().classes("fm-card gap-1"):
                     self._sliders()
 
     def _sliders(self) -> None:
-        ui.label("Brightness").classes("text-sm")
-        bright = ui.slider(min=0.5, max=3, step=0.1, value=1).props('aria-label="Brightness"')
+        ui.label(say("Brightness")).classes("text-sm")
+        bright = ui.slider(min=0.5, max=3, step=0.1, value=1)
+        bright.props["aria-label"] = say("Brightness")
         bright.on_value_change(lambda event: self.wall.set_look(brightness=event.value))
-        ui.label("Size").classes("text-sm")
-        side = ui.slider(min=96, max=360, step=8, value=168).props('aria-label="Size of the photos"')
+        ui.label(say("Size")).classes("text-sm")
+        side = ui.slider(min=96, max=360, step=8, value=168)
+        side.props["aria-label"] = say("Size of the photos")
         side.on_value_change(lambda event: self.wall.set_look(side=event.value))
         self.bright = bright
 
@@ -96,7 +117,10 @@ class Review:
     def say(self) -> None:
         """Say how many photos are decided."""
         found = queues.progress(self.project)
-        self.said.text = f"{found['decided']:,} of {found['photos']:,} reviewed by {reviewer(self.project)}"
+        who, done = reviewer(self.project), found["decided"]
+        self.said.text = say(
+            "{done} of {all} reviewed; you are {reviewer}", done=done, all=found["photos"], reviewer=who
+        )
 
     def look(self, photo: int | None, chosen: Sequence[int]) -> None:
         """Show the photo in focus beside the wall."""
@@ -110,7 +134,7 @@ class Review:
     def detail(self) -> None:
         """Show the photo in focus, its answer, and the five likeliest labels as buttons."""
         if self.photo is None:
-            ui.label("Choose a photo, or move with the arrow keys.").classes("fm-dim")
+            ui.label(say("Choose a photo, or move with the arrow keys.")).classes("fm-dim")
             return
         each = self.photo
         large = ui.element("img").classes("fm-large").on("click", self.zoom)
@@ -119,26 +143,33 @@ class Review:
             f"{each.label or each.name}, {each.path.name}",
         )
         if len(self.chosen) > 1:
-            ui.label(f"{len(self.chosen):,} photos are chosen: a decision is for all of them.").classes(
-                "font-bold"
-            )
+            chosen = wording.photos(len(self.chosen))
+            said = say("{photos} are chosen: a decision is for all of them.", photos=chosen)
+            ui.label(said).classes("font-bold")
         about = [each.path.name, each.place, (each.taken or "")[:16].replace("T", " ")]
         ui.label(" · ".join(part for part in about if part)).classes("fm-dim text-sm break-words")
         if each.state in ("person", "unknown"):
-            ui.label(f"Decided: {each.label or 'unknown'}").classes("font-bold")
-        for number, (name, common, score) in enumerate(self.likeliest(each), 1):
-            button = ui.element("button").classes("fm-answer")
-            with button.on("click", js_handler=self.wall.act(f"number{number}")):
-                ui.html(f"<kbd>{number}</kbd>", sanitize=False).classes("fm-keys")
-                ui.label(f"{name} ({common})" if common else name).classes("grow")
-                ui.label(f"{score:.0%}").classes("fm-dim")
+            decided = wording.species(each.label or wording.UNKNOWN)
+            ui.label(say("Decided: {name}", name=decided)).classes("font-bold")
+        self._answers(each)
         with ui.row().classes("gap-2"):
             for act, text, look in (
-                ("accept", "Accept", "dense icon=check"),
-                ("unknown", "Unknown", "dense outline"),
-                ("blank", "Blank", "dense outline"),
+                ("accept", say("Accept"), "dense icon=check"),
+                ("unknown", say("Unknown"), "dense outline"),
+                ("blank", say("Blank"), "dense outline"),
             ):
                 ui.button(text).props(look).on("click", js_handler=self.wall.act(act))
+
+    def _answers(self, photo: Photo) -> None:
+        """Add the likeliest labels of a photo as buttons with their keys."""
+        common = queues.common_names(self.project)
+        for key, (name, known, score) in enumerate(self.likeliest(photo), 1):
+            names = {name: known, **common} if known else common
+            button = ui.element("button").classes("fm-answer")
+            with button.on("click", js_handler=self.wall.act(f"number{key}")):
+                ui.html(f"<kbd>{key}</kbd>", sanitize=False).classes("fm-keys")
+                ui.label(queues.shown_name(name, names)).classes("grow")
+                ui.label(percent(score)).classes("fm-dim")
 
     @staticmethod
     def likeliest(photo: Photo) -> list[tuple[str, str, float]]:
@@ -186,19 +217,22 @@ class Review:
 
         with ui.dialog(value=True) as dialog, ui.card():
             ui.label(
-                f"Accept the first answer of {len(ids):,} photos, those of {self.least.value or 0:g} % "
-                "or more? Undo takes it back."
+                say(
+                    "Accept the first answer of {photos}, those of {least} or more? Undo takes it back.",
+                    photos=wording.photos(len(ids)),
+                    least=percent(query.least),
+                )
             )
             with ui.row().classes("w-full justify-end"):
-                ui.button("Cancel", on_click=dialog.close).props("flat")
-                ui.button("Accept", on_click=take)
+                ui.button(say("Cancel"), on_click=dialog.close).props("flat")
+                ui.button(say("Accept"), on_click=take)
 
     def zoom(self) -> None:
         """Show the photo in focus on the whole screen; a click comes nearer."""
         if self.photo is None:
             return
         with ui.dialog(value=True) as dialog, ui.element("div").classes("fm-zoom"):
-            dialog.props('aria-label="The photo, enlarged"')
+            dialog.props["aria-label"] = say("The photo, enlarged")
             image = ui.element("img").style(f"filter: brightness({self.bright.value})")
             image.props["src"], image.props["alt"] = f"/photo/{self.photo.id}.jpg", self.photo.path.name
             image.on("click", js_handler="(e) => e.target.classList.toggle('near')")
@@ -212,7 +246,7 @@ class Review:
         self.alike_box.clear()
         with self.alike_box:
             if not found:
-                ui.label("None are known for this classifier.").classes("fm-dim")
+                ui.label(say("None are known for this classifier.")).classes("fm-dim")
             for each in found:
                 self._figure(each)
 
@@ -223,4 +257,8 @@ class Review:
                 image.props["src"] = f"data:image/jpeg;base64,{base64.b64encode(each.jpeg).decode()}"
                 image.props["alt"] = each.name
             with ui.element("figcaption"):
-                ui.label(f"{each.name} {each.similarity:.2f}")
+                ui.label(f"{each.name} {number(each.similarity, 2)}")
+
+
+def _said(words: Mapping[str, str]) -> dict[str, str]:
+    return {key: say(word) for key, word in words.items()}

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from nicegui import ui
 
-from fieldmark.app import learning, queues
+from fieldmark.app import learning, queues, wording
 from fieldmark.app.jobs import Job
-from fieldmark.app.pages.frame import frame, job_panel, saying_errors
+from fieldmark.app.languages import say, say_count
+from fieldmark.app.pages.frame import frame, heading, job_panel, saying_errors
 from fieldmark.app.store import Project
 
 
 def show(project: Project) -> None:
     """Show the page."""
-    intro = "A classifier learns your species from the photos, and measures how often it is right."
+    intro = say("A classifier learns your species from the photos, and measures how often it is right.")
     with frame(project, "/train", intro, lambda: None):
         with ui.column().classes("fm-card gap-4"):
             _form(project)
 
         def done(job: Job) -> None:
-            ui.notify("The classifier is ready.", type="positive") if job.state == "done" else None
+            if job.state == "done":
+                ui.notify(say("The classifier is ready."), type="positive")
             report.refresh(project)
 
         job_panel(project, ("train",), done)
@@ -27,33 +31,43 @@ def show(project: Project) -> None:
 
 def _form(project: Project) -> None:
     counts = queues.species_counts(project, "labelled")
-    named = [row for row in counts if row[0] != "not named"]
+    named = [row for row in counts if row[0] != wording.NOT_NAMED]
     few = [name for name, count, _ in named if count < 5]
-    ui.label(f"{sum(row[1] for row in named):,} photos of {len(named):,} species")
+    ui.label(wording.photos_of_species(sum(row[1] for row in named), len(named)))
     if few:
         some = ", ".join(few[:5]) + (" …" if len(few) > 5 else "")
         ui.label(
-            f"{len(few):,} species have fewer than 5 photos ({some}): more photos of them help most."
+            say_count(
+                "{count} species has fewer than 5 photos ({some}): more photos of it help most.",
+                "{count} species have fewer than 5 photos ({some}): more photos of them help most.",
+                len(few),
+                some=some,
+            )
         ).classes("fm-dim")
     with ui.row().classes("gap-8 w-full"):
         with ui.element("fieldset").classes("border-0"):
-            ui.html("<legend><h2>How long may it take?</h2></legend>", sanitize=False)
-            time = ui.radio({key: said for key, (said, _) in learning.TIMES.items()}, value="quick")
-            time.props('aria-label="How long may it take?"')
+            time = _question(say("How long may it take?"), learning.TIMES, "quick")
         with ui.element("fieldset").classes("border-0"):
-            ui.html("<legend><h2>What is worse?</h2></legend>", sanitize=False)
-            worse = ui.radio({key: said for key, (said, _) in learning.WORSE.items()}, value="both")
-            worse.props('aria-label="What is worse?"')
-    with ui.expansion("For experts").classes("w-full"):
-        more = ui.input("Further options of fieldmark train").props("outlined dense").classes("w-full")
-        ui.label("As on the command line, such as --backbone or --rare.").classes("fm-dim text-sm")
+            worse = _question(say("What is worse?"), learning.WORSE, "both")
+    with ui.expansion(say("For experts")).classes("w-full"):
+        more = ui.input(say("Further options of fieldmark train")).props("outlined dense").classes("w-full")
+        ui.label(say("As on the command line, such as --backbone or --rare.")).classes("fm-dim text-sm")
 
     def start() -> None:
         with saying_errors():
             learning.train(project, time.value, worse.value, more.value or "")
-            ui.notify("Training has started. You may close this page; it goes on.", type="positive")
+            said = say("Training has started. You may close this page; it goes on.")
+            ui.notify(said, type="positive")
 
-    ui.button("Train", icon="school", on_click=start).props("size=lg")
+    ui.button(say("Train"), icon="school", on_click=start).props("size=lg")
+
+
+def _question(text: str, answers: Mapping[str, tuple[str, object]], value: str) -> ui.radio:
+    with ui.element("legend"):
+        heading(2, text)
+    radio = ui.radio({key: say(said) for key, (said, _) in answers.items()}, value=value)
+    radio.props["aria-label"] = text
+    return radio
 
 
 @ui.refreshable
@@ -64,8 +78,9 @@ def report(project: Project) -> None:
         return
     address = f"/report/{classifier.name}/report.html"
     with ui.row().classes("items-center gap-4 w-full"):
-        ui.html(f"<h2>Report of classifier {classifier.name}</h2>", sanitize=False)
-        ui.link("Open it in a tab of its own", address, new_tab=True)
-        ui.link("Name new photos", "/name")
+        heading(2, say("Report of classifier {name}", name=classifier.name))
+        ui.link(say("Open it in a tab of its own"), address, new_tab=True)
+        ui.link(say("Name new photos"), "/name")
     frame_ = ui.element("iframe").classes("fm-report")
-    frame_.props(f'src="{address}" title="Report of the classifier" sandbox="allow-scripts"')
+    frame_.props(f'src="{address}" sandbox="allow-scripts"')
+    frame_.props["title"] = say("Report of the classifier")

@@ -10,6 +10,8 @@ from typing import Any
 
 from nicegui import ui
 
+from fieldmark.app import wording
+from fieldmark.app.languages import say
 from fieldmark.app.pages.frame import STATIC
 from fieldmark.app.queues import Wall
 from fieldmark.app.routes import walls
@@ -52,12 +54,18 @@ class PhotoWall(ui.element, component=STATIC / "wall.js"):
         *,
         drag: bool = False,
         field: str = "",
-        none: str = "Nothing is left here.",
+        none: str = "",
     ) -> None:
         super().__init__()
         self._key = secrets.token_hex(8)
         self.ids: tuple[int, ...] = ()
+        none = none or say("Nothing is left here.")
         self._props |= {"label": label, "acts": on_act is not None, "drag": drag, "none": none}
+        self._props["words"] = {
+            "all": say("Select all"),
+            "all_of": say("Select all of {group}"),
+            "not_named": wording.species(wording.NOT_NAMED),
+        }
         self._props |= {
             "field": field,
             "wall": "",

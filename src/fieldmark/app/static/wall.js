@@ -10,9 +10,9 @@ export default {
       <div class="fm-space" :style="{height: height + 'px'}" role="presentation">
         <template v-for="line in shown" :key="line.key">
           <div v-if="line.head" class="fm-head" role="row" :style="{top: line.top + 'px'}">
-            <div role="gridcell"><strong>{{ line.name }}</strong> <span>{{ line.count.toLocaleString() }}</span>
+            <div role="gridcell"><strong>{{ line.name }}</strong> <span>{{ line.count.toLocaleString(language) }}</span>
               <button type="button" tabindex="-1" @click="chooseGroup(line)"
-                      :aria-label="'Select all of ' + line.name">Select all</button></div>
+                      :aria-label="words.all_of.replace('{group}', line.name)">{{ words.all }}</button></div>
           </div>
           <div v-else role="row" class="fm-line" :style="{top: line.top + 'px'}">
             <div v-for="at in line.items" :key="at" :id="'fm-tile-' + at" role="gridcell" class="fm-tile" :data-id="tile(at).id"
@@ -31,10 +31,10 @@ export default {
       </div>
     </div>`,
   props: {wall: String, groups: Array, total: Number, side_wanted: Number, brightness: Number, acts: Boolean,
-          drag: Boolean, label: String, none: String, field: String},
+          drag: Boolean, label: String, none: String, field: String, words: Object},
   data() {
     return {tiles: {}, asked: {}, top: 0, seen: 800, columns: 4, side: 160, focus: 0, anchor: 0,
-            chosen: new Set(), version: 0};
+            chosen: new Set(), version: 0, language: document.documentElement.lang};
   },
   computed: {
     light() { return this.brightness && this.brightness !== 1 ? `brightness(${this.brightness})` : 'none'; },
@@ -96,7 +96,7 @@ export default {
       return low;
     },
     tile(at) { return this.tiles[at] || {}; },
-    alt(at) { const t = this.tile(at); return `${t.name || t.note || 'not named'}, ${t.file}`; },
+    alt(at) { const t = this.tile(at); return `${t.name || t.note || this.words.not_named}, ${t.file}`; },
     mark(at) { return {person: '✓', unknown: '?', refused: '✕', given: ''}[this.tile(at).state] || ''; },
     gone(event) { event.target.classList.add('gone'); },
     // Tiles come in pages; one page is asked for once, and again when the server says that it has changed.
