@@ -64,7 +64,7 @@ def run(quick: bool = False) -> list[Row]:
                 "timm": _process([sys.executable, "-c", DECLARE + TIMM, str(weights), str(photo)]),
             },
             count,
-            warm_up=True,
+            warm_up=not quick,
         )
     peer = {"a script with timm, one photo": values["timm"]}
     rows = []

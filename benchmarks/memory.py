@@ -33,7 +33,7 @@ IN_TAR = 10_000
 
 def run(quick: bool = False) -> list[Row]:
     """Measure the peak of each command for increasing numbers of photos, against that for the fewest."""
-    few, *more = (500, 1_000) if quick else PHOTOS
+    few, *more = (100, 300) if quick else PHOTOS
     found = []
     with tempfile.TemporaryDirectory() as name:
         for count in (few, *more):

@@ -26,6 +26,9 @@ from fieldmark.training.automl.selection import WEIGHTINGS, EnsembleOption, choo
 from fieldmark.training.strategies import ensemble
 from fieldmark.utils.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("one_cache")
+
+
 NAMES = ("shufflenet_v2_x0_5", "squeezenet1_1")
 
 

@@ -450,7 +450,7 @@ def test_memory() -> None:
     rows = measured.run(quick=True)
     check_rows(rows)
     assert [row.what for row in rows] == [
-        *("peak memory of index, 1,000 photos", "peak memory of extract, 1,000 photos")
+        *("peak memory of index, 300 photos", "peak memory of extract, 300 photos")
     ]
 
 

@@ -31,6 +31,9 @@ from fieldmark.heads.base import LinearHead, Scaling
 from fieldmark.heads.softmax import Hyperparameters, Training, cosine, fit
 from fieldmark.utils import random
 
+pytestmark = pytest.mark.usefixtures("one_cache")
+
+
 SHUFFLE = "shufflenet_v2_x0_5"
 COUNTS = np.array([200, 80, 25, 10, 5])
 

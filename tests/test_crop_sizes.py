@@ -28,6 +28,9 @@ from fieldmark.training import ExtendConfig, TrainConfig, extend, train
 from fieldmark.training.automl import candidates
 from fieldmark.utils.errors import ClassifierError, InputError
 
+pytestmark = pytest.mark.usefixtures("one_cache")
+
+
 VIT, CONV = "test_vit", "test_convnext3"  # timm's smallest, of 160 pixels
 SMALL = TrainConfig(backbone=VIT, weights="random", engine="torch", size=96)
 
@@ -381,7 +384,10 @@ def test_the_command_line_trains_with_both(insects: Path, run: Any, tmp_path: Pa
     assert run("export", tmp_path / "model", "--onnx", tmp_path / "m.onnx", "--check", photo).code == 0
 
 
-def test_extract_makes_the_features_that_train_asks_for(insects: Path, run: Any, tmp_path: Path) -> None:
+def test_extract_makes_the_features_that_train_asks_for(
+    insects: Path, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cache"))
     options = ("--backbone", VIT, "--weights", "random", "--size", "96", "--crop", "pad", "--engine", "torch")
     done = run("extract", insects, *options)
     assert "64 photos with cached features (64 computed now)" in done.out

@@ -21,6 +21,9 @@ from fieldmark.inference.classifier import Classifier, Member, Network, stacked
 from fieldmark.inference.classifier.ood import OodDetector
 from fieldmark.utils.errors import ClassifierError
 
+pytestmark = pytest.mark.usefixtures("one_cache")
+
+
 TAXA = Taxonomy(Taxon(str(n), f"Genus species{n}") for n in range(4))
 SQUASH = Preprocess(fit="squash")
 NAMES = ("shufflenet_v2_x0_5", "squeezenet1_1")
@@ -143,7 +146,10 @@ def test_a_smaller_classifier_leaves_nothing_of_a_larger_one(
 
 
 @pytest.mark.parametrize("gone", ["head-3.safetensors", "backbone-2.safetensors"])
-def test_a_member_that_is_damaged_is_one_sentence(saved: Path, tmp_path: Path, gone: str) -> None:
+def test_a_member_that_is_damaged_is_one_sentence(
+    saved: Path, tmp_path: Path, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path))  # with its graph in a cache no network is read
     folder = Path(shutil.copytree(saved, tmp_path / "m"))
     (folder / gone).unlink()
     with pytest.raises(ClassifierError, match="damaged classifier"):

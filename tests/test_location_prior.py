@@ -30,6 +30,9 @@ from fieldmark.inference.classifier.species_list import columns_of
 from fieldmark.training import ExtendConfig, TrainConfig, extend, train
 from fieldmark.utils.errors import ClassifierError, InputError
 
+pytestmark = pytest.mark.usefixtures("one_cache")
+
+
 HERE, THERE = (47.0, 8.0), (52.0, 13.5)
 
 

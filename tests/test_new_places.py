@@ -21,6 +21,9 @@ from fieldmark.training.run import _coordinates
 from fieldmark.training.strategies.extend import extended_split
 from fieldmark.utils.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("one_cache")
+
+
 NEW = {113: 1, 114: 9, 115: 9}
 NETWORK = "shufflenet_v2_x0_5"
 HOW = TrainConfig(backbone=NETWORK, weights="random", engine="torch", groups="none")

@@ -25,6 +25,9 @@ from fieldmark.models.network import session
 from fieldmark.models.runtime import graphs
 from fieldmark.utils.errors import ClassifierError
 
+pytestmark = pytest.mark.usefixtures("one_cache")
+
+
 SIDE = 32
 HALVES = (0.5, 0.5, 0.5)
 

@@ -26,6 +26,9 @@ from fieldmark.training.finetune.checkpoint import TrainingState
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("one_cache")
+
+
 KEYS = {
     *("table", "backbone", "weights", "transfer", "pruned", "epochs", "val_top1_error"),
     *("val_top1_error_interval", "val_top1_error_all_classes"),

@@ -29,6 +29,9 @@ from fieldmark.training.summary import ClassifierSummary, photo_line
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.publishing import claimed
 
+pytestmark = pytest.mark.usefixtures("one_cache")
+
+
 NETWORK = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
 
 

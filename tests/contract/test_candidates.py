@@ -26,6 +26,8 @@ from fieldmark.training.automl import (
     training_and_validation,
 )
 
+pytestmark = pytest.mark.usefixtures("one_cache")
+
 
 @pytest.fixture(scope="module")
 def given(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Candidate, DataSplits, Taxonomy]:
