@@ -484,8 +484,12 @@ def test_a_stop_in_the_middle_costs_no_photo(bucket: Any, tmp_path: Path) -> Non
         download.fetch_open_data(choice, tmp_path / "own", retry_policy=replace(QUICK, workers=1))
     assert not (tmp_path / "own/photos.csv").exists()
     bucket.asked.clear()
+    tables = tmp_path / "own/tables"
+    (tables / "photos.csv.gz.part.json").touch()  # a kill came after the file had its name
+    (tmp_path / "own/chosen.parquet").unlink()
     got = download.fetch_open_data(choice, tmp_path / "own", retry_policy=QUICK)
     assert got.photos == 8
+    assert not list(tables.glob("*.part*"))
     assert bucket.asked == [(last, "")]
 
 

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.split import SCHEMA, Split
 from fieldmark.data.taxonomy import Taxonomy
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, StoreError
@@ -214,8 +216,9 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
 
 def test_a_table_of_photos_on_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     photos = PhotoTable(build_frame({"id": ["1"]}), Taxonomy([]), tmp_path, "folders")
-    with little_space(100), pytest.raises(InputError, match="free some space"):
-        photos.write(tmp_path / "photos.parquet")
+    for table in (photos, Split(pl.DataFrame(schema=SCHEMA), 0, "random")):
+        with little_space(100), pytest.raises(InputError, match="free some space"):
+            table.write(tmp_path / "table.parquet")
     assert names(tmp_path) == []
 
 

@@ -68,8 +68,7 @@ def check(
         )
         with publishing.publishing(out, KIND) as staging:
             table.write(staging / "checked.parquet")
-            with io.replacing(staging / "findings.parquet") as temporary:
-                result.findings.write_parquet(temporary)
+            io.write_table(staging / "findings.parquet", result.findings)
             io.write_text(staging / "report.html", page)
             io.write_json(staging / "findings.json", counts)
     return result

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -176,10 +175,7 @@ class PhotoTable:
         root, taxonomy = str(places.absolute(self.root)), self.taxonomy.to_json()
         about: dict[str, Any] = {"root": root, "source": self.source, "taxonomy": taxonomy}
         about |= {} if self.box_threshold is None else {"box_threshold": self.box_threshold}
-        metadata = {_METADATA_KEY: json.dumps(about, ensure_ascii=False)}
-        buffer = BytesIO()  # Polars reports a full disk as an error of its own
-        self.frame.write_parquet(buffer, metadata=metadata)
-        io.write_bytes(path, buffer.getvalue())
+        io.write_table(path, self.frame, {_METADATA_KEY: json.dumps(about, ensure_ascii=False)})
 
     @classmethod
     def read(cls, path: Path) -> PhotoTable:

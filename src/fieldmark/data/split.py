@@ -93,8 +93,7 @@ class Split:
     def write(self, path: Path) -> None:
         """Write the split as one Parquet file; seed and way go into its metadata."""
         about = json.dumps({"seed": self.seed, "way": self.way})
-        with io.replacing(path) as temporary:
-            self.frame.write_parquet(temporary, metadata={_METADATA_KEY: about})
+        io.write_table(path, self.frame, {_METADATA_KEY: about})
 
     @classmethod
     def read(cls, path: Path) -> Split:

@@ -24,10 +24,14 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldmark.utils.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def cache_dir() -> Path:
@@ -187,6 +191,13 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True, seal: bool = F
     """Write a whole file, or nothing; see `replacing`."""
     with replacing(path, durable=durable, seal=seal) as temporary:
         temporary.write_bytes(data)
+
+
+def write_table(path: Path, frame: pl.DataFrame, metadata: dict[str, str] | None = None) -> None:
+    """Write a table as a whole Parquet file, or nothing."""
+    buffer = BytesIO()  # Polars reports what a disk refuses as an error of its own
+    frame.write_parquet(buffer, metadata=metadata)
+    write_bytes(path, buffer.getvalue())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.data.download.challenges import BASE, CHALLENGES, USUAL, Archive
-from fieldmark.data.download.http import Downloads, RetryPolicy, WrongContent
+from fieldmark.data.download.http import Downloads, RetryPolicy, WrongContent, forget
 from fieldmark.data.download.unpack import unpack
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
@@ -85,6 +85,8 @@ def _fetch_archive(
     downloads: Downloads,
 ) -> None:
     path = out / "archives" / archive.name
+    if path.exists():
+        forget(path)
     if files.get(archive.name, {}).get("unpacked"):
         if not challenge.keep_archives:
             path.unlink(missing_ok=True)  # left by a run that was killed

@@ -134,7 +134,7 @@ class Downloads(AbstractContextManager["Downloads"]):
         found = self._with_retries(url, once, lambda: _size(part))
         with _writing(path):
             io.settle(part, path)
-        _discard(part)
+        forget(path)
         return found
 
     def _continue(self, url: str, part: Path, advance: Callable[[int, int | None], None]) -> None:
@@ -291,6 +291,11 @@ def _read_info(part: Path) -> tuple[str, int | None]:
         info = io.read_json(_info_path(part))
         return str(info.get("version", "")), info.get("bytes")
     return "", None
+
+
+def forget(path: Path) -> None:
+    """Remove what was noted of a download that is complete, where a kill came between."""
+    _discard(path.with_name(f"{path.name}.part"))
 
 
 def _discard(part: Path) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from fieldmark.data import images
 from fieldmark.data.download.archives import KIND, RECORD
-from fieldmark.data.download.http import Downloads, NotAvailable, RetryPolicy, WrongContent
+from fieldmark.data.download.http import Downloads, NotAvailable, RetryPolicy, WrongContent, forget
 from fieldmark.data.download.selection import PhotoQuery, choose
 from fieldmark.data.readers import inat_tables
 from fieldmark.utils import io
@@ -69,14 +69,15 @@ def _chosen(wanted: PhotoQuery, out: Path, folder: Path, downloads: Downloads) -
     for name in inat_tables.NAMES:
         _table(name, folder, wanted.base, downloads)
     frame = choose(wanted, folder)
-    with io.replacing(path) as temporary:
-        frame.write_parquet(temporary)
+    io.write_table(path, frame)
     return frame
 
 
 def _table(name: str, folder: Path, base: str, downloads: Downloads) -> None:
     path = folder / f"{name}.csv.gz"
-    if not path.exists():
+    if path.exists():
+        forget(path)
+    else:
         with progress_bar(path.name, unit="MB") as bar:
             downloads.save(f"{base.rstrip('/')}/{path.name}", path, _check_gzip, bar.at)
 

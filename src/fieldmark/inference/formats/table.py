@@ -180,8 +180,7 @@ def _parquet(path: Path, records: Iterable[Record], options: FormatOptions) -> N
     every = _rows_of_all(records, options)
     while some := list(islice(every, _ROWS)):
         parts.append(pl.DataFrame(some, schema=schema, orient="row"))
-    with io.replacing(path) as temporary:
-        pl.concat(parts).write_parquet(temporary)
+    io.write_table(path, pl.concat(parts))
 
 
 def _xlsx(path: Path, records: Iterable[Record], options: FormatOptions) -> None:
