@@ -151,6 +151,11 @@ def test_the_boxes_of_a_camera_trap_package(tmp_path: Path) -> None:
         ),
         (coco(width=None), "none of its 3 boxes can be; .* has no width and height"),
         ({**coco(), "annotations": []}, "its annotations need a bbox"),
+        (megadetector(images=[]), "lists no photo of which boxes are known"),
+        (
+            megadetector(detection_categories={"1": "fish", "2": "plant"}),
+            "boxes of fish, plant, 3 are no animals",
+        ),
         ("{", "is not valid JSON"),
     ],
 )
@@ -184,6 +189,17 @@ SIDED = {
     },
     "boxes.csv": f"file_name,left,top,width,height,confidence\n{ROWS}3,,,,,\n",
 }
+
+
+def test_numbers_of_categories_are_those_of_the_file_and_a_box_that_is_listed_twice_is_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = {"1": "person", "2": "vehicle", "3": "animal", "4": "fish", "0": "empty"}
+    found = [{"category": str(n), "conf": 0.5, "bbox": BOX} for n in (0, 1, 2, 3, 3, 4)]
+    listed = [{"file": "1.jpg", "detections": found}] * 2
+    read = read_boxes(written(tmp_path, megadetector(detection_categories=names, images=listed))).of_file
+    assert [each.category for each in read["1.jpg"]] == ["human", "vehicle", "animal"]
+    assert "boxes of fish are no animals" in caplog.text
 
 
 @pytest.mark.parametrize("form", SIDED)

@@ -66,6 +66,10 @@ def test_clocks(tmp_path: Path) -> None:
     path.write_text("deployment,seconds\na,an hour\n")
     with pytest.raises(InputError, match="no number"):
         read_clocks(path)
+    for text, said in (("a,nan\n", "more than 100 years"), ("a,1\na,1\na,2\n", "'a' twice")):
+        path.write_text(f"deployment,seconds\n{text}")
+        with pytest.raises(InputError, match=said):
+            read_clocks(path)
     photos = [inference.InputPhoto(f"{place}/1.jpg", Path("x")) for place in "ab"]
     assert [photo.late for photo in inference.at_clocks(photos, {"b": -1.5})] == [0, -1.5]
     with pytest.raises(InputError, match="'c' of the clocks"):

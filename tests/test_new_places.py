@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,13 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from fieldmark import inference
 from fieldmark.data import images, readers
 from fieldmark.data.photos import PhotoTable, build_frame
 from fieldmark.data.split import split_photos
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.experiments import Options, StudyConfig, study
+from fieldmark.inference.inputs import Boxes
 from fieldmark.training import ExtendConfig, TrainConfig, extend, train
 from fieldmark.training.run import _coordinates
 from fieldmark.training.strategies.extend import extended_split
@@ -163,3 +167,27 @@ def test_whole_photos_are_a_row_beside_boxes(insects: Path, tmp_path: Path, cach
         assert whole.scores != cut.scores
     with pytest.raises(InputError, match="with --boxes"):
         study(table, "traps", StudyConfig(Options(backbones=(NETWORK,)), engine="torch"), out=tmp_path / "no")
+
+
+def test_boxes_and_events_of_two_photos_a_class(
+    draw: Callable[[int, int], bytes], tmp_path: Path, cache: Path
+) -> None:
+    """Too few for folds to measure much, but not for a classifier and an answer for each visit."""
+    found = [
+        {"category": "1", "conf": c, "bbox": [0.1, 0.1, side, side]} for c, side in ((0.9, 0.8), (0.8, 0.4))
+    ]
+    lines, images = ["file_name,label,location,sequence"], []
+    for label, number in product(range(3), range(2)):
+        name = f"{label}-{number}.jpg"
+        (tmp_path / name).write_bytes(draw(label, number))
+        lines.append(f"{name},species {label},site {number},visit {label}")
+        images.append({"file": name, "detections": found})
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({"detection_categories": {"1": "animal"}, "images": images}))
+    made = train(tmp_path / "list.csv", replace(HOW, boxes=boxes)).classifier
+    items = inference.at_boxes(inference.find_photos([tmp_path / "list.csv"]), Boxes.read(boxes, None, None))
+    inference.to_file(tmp_path / "events.csv", made, items, gap=60.0)
+    rows = pl.read_csv(tmp_path / "events.csv")
+    assert rows["photos"].to_list() == [2, 2, 2]
+    assert rows["count"].to_list() == [2, 2, 2]

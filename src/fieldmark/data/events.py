@@ -15,6 +15,7 @@ from fieldmark.utils.errors import InputError
 if TYPE_CHECKING:
     from fieldmark.data.photos import PhotoTable
 
+_CENTURY = 100 * 365.25 * 86_400.0  # seconds
 GAP = 60.0
 """Seconds without a photo at a place after which the next one begins an event, as camera traps count."""
 
@@ -128,6 +129,11 @@ def read_clocks(path: Path) -> Mapping[str, float]:
     tabular.require_columns(rows, ("deployment", "seconds"), path, what)
     try:
         seconds = column_names.with_point("seconds").cast(pl.Float64)
-        return dict(rows.select("deployment", seconds).drop_nulls().iter_rows())
+        found = rows.select("deployment", seconds).drop_nulls().unique(maintain_order=True)
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{path}: a value of seconds is no number: write how much to add.") from error
+    if wrong := found.filter(~(pl.col("seconds").abs() <= _CENTURY)).rows():
+        raise InputError(f"{path}: {wrong[0][1]:g} seconds of {wrong[0][0]} are more than 100 years.")
+    if twice := found.filter(pl.col("deployment").is_duplicated())["deployment"].to_list():
+        raise InputError(f"{path} has the deployment {twice[0]!r} twice: keep one of its rows.")
+    return dict(found.iter_rows())

@@ -7,6 +7,7 @@ COCO Camera Traps and iNaturalist 2017 and 2018) are pixels of a photo of the st
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import camtrap, coco, tabular
 from fieldmark.data.taxonomy import NO_ANIMAL
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.printable import some_of
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +117,7 @@ class _Gathered:
         doubtful: the photos with a box that was left out.
         left_out: how many were.
         first: the first of them, and why.
+        unknown: names of categories that are neither animal, person nor vehicle, with their boxes.
     """
 
     path: Path
@@ -123,6 +126,7 @@ class _Gathered:
     doubtful: set[str] = field(default_factory=set)
     left_out: int = 0
     first: str = ""
+    unknown: Counter[str] = field(default_factory=Counter)
 
     def add(
         self,
@@ -142,6 +146,11 @@ class _Gathered:
         else:
             self.of_file.setdefault(name, []).append(found)
 
+    def count_unknown(self, category: Category | None, name: str) -> None:
+        """Count a box that is of none of the categories, except where it says that there is nothing."""
+        if category is None and name.strip().lower() not in NO_ANIMAL:
+            self.unknown[name] += 1
+
     def leave_out(self, name: str, sides: Any, why: str) -> None:
         """Count a box that cannot be; raises InputError in a strict reading."""
         said = f"of {name}, is {sides}: {why}"
@@ -152,7 +161,19 @@ class _Gathered:
         self.doubtful.add(name)
 
     def done(self, source: str, threshold: float | None = None, detector: str = "") -> Detections:
-        """Return the boxes, and say how many were left out; raises InputError where all were."""
+        """Return the boxes, each once, and say how many were left out.
+
+        Raises:
+            InputError: all were left out, or no photo is listed.
+        """
+        if not self.of_file:
+            raise InputError(f"{self.path} lists no photo of which boxes are known: name another file.")
+        if self.unknown:
+            names = some_of([*self.unknown], most=5)
+            said = f"{self.path}: boxes of {names} are no animals, people or vehicles by that name"
+            if not any(self.of_file.values()) and not self.left_out:
+                raise InputError(f"{said}: name their categories animal, person and vehicle.")
+            logger.warning(f"{said}, and are left out: {self.unknown.total():,}.")
         if self.left_out and not any(self.of_file.values()):
             raise InputError(
                 f"{self.path}: none of its {self.left_out:,} boxes can be; the first, {self.first}."
@@ -162,7 +183,7 @@ class _Gathered:
                 f"{self.path}: boxes that cannot be are left out, {self.left_out:,}; the first, {self.first}."
             )
         found = {
-            name: tuple(each)
+            name: tuple(dict.fromkeys(each))
             for name, each in self.of_file.items()
             if name and (each or name not in self.doubtful)
         }
@@ -180,7 +201,9 @@ def _of_megadetector(document: Any, into: _Gathered) -> Detections:
         into.of_file.setdefault(name, [])
         rate = _rate(image, into.path)
         for each in _objects(image, name, into.path):
-            category, frame = categories.get(str(each.get("category"))), each.get("frame_number")
+            number = str(each.get("category"))
+            category, frame = categories.get(number), each.get("frame_number")
+            into.count_unknown(category, str(_mapping(document["detection_categories"]).get(number, number)))
             frame = frame if isinstance(frame, int) and frame >= 0 else None
             if category is not None and (rate is None or frame is not None):
                 second = round(frame / rate, 3) if rate and frame is not None else None
@@ -215,7 +238,9 @@ def _of_speciesnet(document: Any, into: _Gathered) -> Detections:
         name = _text(image, "filepath", into.path)
         into.of_file.setdefault(name, [])
         for each in _objects(image, name, into.path):
-            if (category := KNOWN_NAMES.get(str(each.get("label")).lower())) is not None:
+            category = KNOWN_NAMES.get(str(each.get("label")).lower())
+            into.count_unknown(category, str(each.get("label")))
+            if category is not None:
                 into.add(name, category, each.get("bbox"), each.get("conf", 1.0))
     return into.done("speciesnet")
 
@@ -316,6 +341,7 @@ def _of_table(path: Path) -> Detections:
         if not name or box[0] is None:
             continue  # a photo without a box
         category = KNOWN_NAMES.get((sort or "animal").lower()) or _NUMBERS.get(sort or "")
+        into.count_unknown(category, sort or "animal")
         if category is not None:
             value = 1.0 if confidence is None else _number(confidence)
             into.add(name, category, [_number(each) for each in box], value, label=label)

@@ -172,7 +172,9 @@ def _moment(name: str) -> pl.Expr:
 def _places(deployments: pl.DataFrame) -> pl.DataFrame:
     place = [name for name in ("locationID", "deploymentID") if name in deployments.columns]
     rows = tabular.with_missing(deployments, DEGREES)
-    return rows.select("deploymentID", *DEGREES, group=pl.coalesce(place)).unique("deploymentID")
+    return rows.select("deploymentID", *DEGREES, group=pl.coalesce(place)).unique(
+        "deploymentID", keep="first", maintain_order=True
+    )
 
 
 def _licence(package: Any) -> str | None:

@@ -24,11 +24,15 @@ def read_deployments(path: Path) -> list[dict[str, str]]:
 
     rows = tabular.read_text_table(path)
     tabular.require_columns(rows, ("deploymentID",), path, "a table with columns of Camtrap DP's deployments")
-    rows = rows.drop_nulls("deploymentID").with_columns(
-        column_names.with_point(name) for name in DEGREES if name in rows.columns
+    rows = (
+        rows.drop_nulls("deploymentID")
+        .unique(maintain_order=True)
+        .with_columns(column_names.with_point(name) for name in DEGREES if name in rows.columns)
     )
     if twice := rows.filter(rows["deploymentID"].is_duplicated())["deploymentID"].to_list():
-        raise InputError(f"{path} has the deploymentID {twice[0]!r} twice: keep one of its rows.")
+        raise InputError(
+            f"{path} has the deploymentID {twice[0]!r} twice: with different values: keep one of its rows."
+        )
     found = [{name: value for name, value in row.items() if value} for row in rows.to_dicts()]
     for row in found:
         for name, most in DEGREES.items():
