@@ -4,20 +4,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: help setup demo docs test torture lint format bench lock wheel sbom audit clean
+# What .venv has beside the package's own needs.
+EXTRAS := app cluster compact formats int8 open-clip openvino remote serve transformers video
+# Left to the machine's own index, which may have another build: without CUDA, say.
+OF_TORCH := (cuda|nvidia)-.*|torch|torchvision|triton
+EXPORT = $(BIN)/uv export --quiet --frozen --no-emit-project --no-annotate --no-header
+
+.PHONY: help setup demo docs test torture fuzz soak lint format bench lock wheel sbom audit clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP)  ## install the locked packages into .venv
 
-# uv writes the lock file out as constraints and pip installs with them: so pip takes the build of PyTorch
-# that the machine's index offers (CPU only, say), and CUDA packages only where that build needs them.
+# Every package must have a digest of the lock file, but for PyTorch and torchvision: their versions alone are
+# held to, so that pip takes the build that the machine's index offers, and CUDA packages only where it needs them.
 $(STAMP): pyproject.toml uv.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'uv>=0.8'
-	$(BIN)/uv export --quiet --frozen --all-extras --all-groups --no-hashes --no-emit-project --no-annotate -o $(VENV)/constraints.txt
-	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt --group dev -e '.[app,cluster,compact,formats,int8,open-clip,openvino,remote,serve,transformers,video]'
+	$(EXPORT) $(addprefix --extra ,$(EXTRAS)) --group dev \
+		$$(sed -nE 's/^name = "($(OF_TORCH))"$$/--no-emit-package \1/p' uv.lock) -o $(VENV)/locked.txt
+	$(BIN)/python -m pip install --quiet --retries 10 --no-deps --require-hashes -r $(VENV)/locked.txt
+	$(EXPORT) --all-extras --all-groups --no-hashes -o $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet --retries 10 -c $(VENV)/constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet --no-deps -e .
 	$(BIN)/python scripts/check_torchvision.py
 	@touch $(STAMP)
 
@@ -25,7 +35,8 @@ demo: setup  ## draw photos of invented species and train on them
 	$(BIN)/fieldmark demo --out demo
 
 docs: setup  ## build the documentation site into site/
-	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt --group docs
+	$(EXPORT) --only-group docs -o $(VENV)/docs.txt
+	$(BIN)/python -m pip install --quiet --retries 10 --no-deps --require-hashes -r $(VENV)/docs.txt
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # A worker a core, so each computes with one thread; a file's tests share what they prepare, so they stay
@@ -36,6 +47,16 @@ test: lint  ## lint and all tests
 # A few points of it are in `make test`; all take hours. Stopped at any time, it goes on where it was.
 torture: setup  ## kill and fail every command at every write, into torture/
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture torture $(TORTURE)
+
+# A second of each target is in `make test`. What it finds is written to fuzz-TARGET-NUMBER in this folder.
+FUZZED := image annotations boxes csv darwin-core parquet form journal classifier neighbours
+MINUTES ?= 10
+fuzz: setup  ## give damaged input to all that reads, MINUTES=10 a target
+	@for target in $(FUZZED); do OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $$target --minutes $(MINUTES) || exit 1; done
+
+SECONDS ?= 3600
+soak: setup  ## serve for SECONDS=3600 at 0.9 of the capacity: wrong answers, growing memory
+	$(BIN)/python -m tests.soak --seconds $(SECONDS)
 
 lint: setup  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -330,6 +330,7 @@ def main() -> None:
     sys.stdout.write(
         f"{options.target}: {number - options.first + 1:,} inputs, {len(seen)} different errors\n"
     )
+    sys.exit(bool(seen))
 
 
 if __name__ == "__main__":

@@ -211,6 +211,9 @@ def test_schema_names_keys_and_refusals(schema: dict[str, Any]) -> None:
     for path, methods in schema["paths"].items():
         for about in methods.values():
             assert {"405", "421", "431", "500", "503"} <= set(about["responses"])
+            if "requestBody" in about:
+                form = about["requestBody"]["content"]["multipart/form-data"]["schema"]
+                assert form["required"] == ["photo"]
             assert {"401", "403"} <= set(about["responses"]) or path.startswith("/health/")
             assert bool(about.get("security")) == (not path.startswith("/health/"))
 

@@ -51,7 +51,8 @@ _NOT_OFFERED: dict[int | str, dict[str, Any]] = {
     501: {"model": answers.ErrorResponse, "description": "Not supported by this classifier."}
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_FORM = {"type": "object", "properties": {"photo": {"type": "array", "items": _BINARY["schema"]}}}
+_FILES = {"type": "array", "minItems": 1, "items": _BINARY["schema"]}
+_FORM = {"type": "object", "properties": {"photo": _FILES}, "required": ["photo"]}
 _PHOTOS = {
     "requestBody": {
         "required": True,
