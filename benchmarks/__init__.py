@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, str] = {
     "unknown": "Photos of none of the classes",
     "stations": "Camera-trap stations: boxes, events and the prior",
     "next": "What to label next, compared with random choice",
+    "wall": "The wall of 50,000 answers in Chromium",
     "findings": "Findings on photos and copies damaged on purpose",
 }
 """Name and title of each benchmark, a module of this folder, in the order of running and showing."""
@@ -38,6 +39,7 @@ LONG = (
     "findings",
     "stations",
     "next",
+    "wall",
     "cluster",
     "memory",
     "heads_many",

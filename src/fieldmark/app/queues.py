@@ -18,6 +18,7 @@ _CALLED = (
     f"'{wording.NOT_NAMED}')"
 )
 _DOUBTS = (
+    (0.0, to_say("Not named yet")),
     (0.2, to_say("Very doubtful")),
     (0.5, to_say("Doubtful")),
     (0.8, to_say("Likely")),
@@ -105,10 +106,15 @@ def _groups(project: Project, by: By, rows: Sequence[tuple[Any, ...]]) -> tuple[
     last: object = None
     for _, key, place, taken in rows:
         value = _doubt(key) if by == "doubt" else key
-        if not counts or value != last:
+        if not counts or value != last:  # there are many rows, and few groups
             when = f" · {str(taken)[:16].replace('T', ' ')}" if taken else ""
-            heads = {"event": f"{place}{when}", "species": shown_name(str(value), common)}
-            names.append(heads.get(by) or str(value or say("No place")))
+            heads = {
+                "event": f"{place}{when}",
+                "species": shown_name(str(value), common),
+                "doubt": say(str(value)),
+                "place": str(value or say("No place")),
+            }
+            names.append(heads[by])
             counts.append(0)
             last = value
         counts[-1] += 1
@@ -116,9 +122,7 @@ def _groups(project: Project, by: By, rows: Sequence[tuple[Any, ...]]) -> tuple[
 
 
 def _doubt(margin: float) -> str:
-    if margin < 0:
-        return say("Not named yet")
-    return say(next(name for most, name in _DOUBTS if margin < most))
+    return next(name for most, name in _DOUBTS if margin < most)
 
 
 def common_names(project: Project) -> dict[str, str]:

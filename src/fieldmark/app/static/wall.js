@@ -19,7 +19,7 @@ export default {
                  :class="[tile(at).state, {focus: at === focus, chosen: chosen.has(tile(at).id)}]"
                  :style="{width: side + 'px'}" :aria-selected="chosen.has(tile(at).id) ? 'true' : 'false'"
                  :draggable="drag" @dragstart="start($event, at)" @click="click($event, at)" @dblclick="zoom(at)">
-              <img v-if="tile(at).id" :src="'/thumb/' + tile(at).id + '.jpg'" :alt="alt(at)" loading="lazy"
+              <img v-if="tile(at).id" :src="'/thumb/' + tile(at).id + '.jpg'" :alt="alt(at)" decoding="async"
                    :style="{height: side + 'px', filter: light}" @error="gone($event)">
               <div v-else class="fm-wait" :style="{height: side + 'px'}"></div>
               <div class="fm-caption" :title="tile(at).file"><span class="fm-mark">{{ mark(at) }}</span>
@@ -55,10 +55,10 @@ export default {
       return lines;
     },
     height() { const last = this.lines[this.lines.length - 1]; return last ? last.top + last.size : 0; },
-    shown() {
-      const from = this.lineAt(this.top - this.seen), to = this.lineAt(this.top + 2 * this.seen);
-      return this.lines.slice(from, to + 1);
-    },
+    // Numbers, so that nothing is drawn again until another line comes in.
+    from() { return this.lineAt(this.top - this.seen); },
+    to() { return this.lineAt(this.top + 2 * this.seen); },
+    shown() { return this.lines.slice(this.from, this.to + 1); },
   },
   watch: {
     wall() { this.tiles = {}; this.asked = {}; this.chosen = new Set(); this.focus = 0; this.$refs.box.scrollTop = 0;
@@ -114,7 +114,7 @@ export default {
       try {
         const answer = await fetch(`/wall/${wall}?start=${start}&count=${PAGE}`);
         if (!answer.ok || wall !== this.wall) return;
-        (await answer.json()).forEach((tile, i) => { this.tiles[start + i] = tile; });
+        (await answer.json()).forEach((tile, i) => { this.tiles[start + i] = Object.freeze(tile); });
         if (!this.told && this.tiles[this.focus]) { this.told = true; this.tell(); }
       } catch (error) { delete this.asked[number]; }
     },
