@@ -17,6 +17,7 @@ _CALLED = (
     f"coalesce(p.label, CASE WHEN p.state = 'unknown' THEN '{wording.UNKNOWN}' ELSE a.name END, "
     f"'{wording.NOT_NAMED}')"
 )
+_EVENT = "coalesce(p.event, -p.id)"
 _DOUBTS = (
     (0.0, to_say("Not named yet")),
     (0.2, to_say("Very doubtful")),
@@ -68,13 +69,16 @@ class Wall:
 
 
 def wall(project: Project, query: Query) -> Wall:
-    """Return the photos that a query asks for; doubtful ones come first in each group."""
+    """Return the photos that a query asks for; doubtful ones come first in each group.
+
+    Events stand by place and time.
+    """
     if query.which == "disagreements":
         ids = tuple(each.photo for each in decisions.disagreements(project))
         return Wall(ids, (Group(say("Reviewers disagree"), len(ids)),) if ids else ())
     key, order = {
         "species": (_CALLED, f"{_CALLED} COLLATE NOCASE, {_CALLED}"),
-        "event": ("coalesce(p.event, -p.id)", "coalesce(p.event, -p.id)"),
+        "event": (_EVENT, f"p.place, min(p.taken) OVER (PARTITION BY {_EVENT}), {_EVENT}"),
         "doubt": ("coalesce(a.margin, -1)", "coalesce(a.margin, -1)"),
         "place": ("coalesce(p.place, '')", "coalesce(p.place, '')"),
     }[query.by]

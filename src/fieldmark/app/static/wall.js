@@ -128,7 +128,11 @@ export default {
       if (!ids.length && !['undo', 'redo'].includes(act)) return;
       this.$emit('act', {act, name, ids, focus: at.id || null});
       if (act === 'zoom') return;
-      if (['undo', 'redo'].includes(act) || this.chosen.size) this.clear(); else this.move(1, false);
+      if (['undo', 'redo'].includes(act)) { this.clear(); return; }
+      let next = this.focus + 1;  // after an event or another group: the first photo behind it
+      while (next < this.total && this.chosen.has(this.tile(next).id)) next++;
+      this.chosen = new Set();
+      this.move(next - this.focus, false);
     },
     // Enter in the field for another name: the name is for the wall, and so is the next key.
     typed(event) {
@@ -164,6 +168,10 @@ export default {
       for (let at = from; at <= to; at++) if (this.tile(at).id) this.chosen.add(this.tile(at).id);
       this.tell();
     },
+    chooseGroupInFocus() {
+      const head = this.lines.findLast(each => each.head && each.first <= this.focus);
+      if (head) this.chooseGroup(head);
+    },
     chooseGroup(line) { this.chooseRange(line.first, line.first + line.count - 1); this.$refs.box.focus(); },
     start(event, at) {
       if (!this.chosen.has(this.tile(at).id)) { this.chosen = new Set([this.tile(at).id]); this.tell(); }
@@ -189,6 +197,7 @@ export default {
       if (event.key in steps) this.move(steps[event.key], event.shiftKey);
       else if (event.key === ' ' || event.key === 'x') { this.toggle(this.tile(this.focus).id); this.tell(); }
       else if (event.key === 'Escape') this.clear();
+      else if (event.key === 'e' && !event.ctrlKey && !event.metaKey) this.chooseGroupInFocus();
       else if ((event.ctrlKey || event.metaKey) && event.key === 'a') this.chooseRange(0, this.total - 1);
       else if ((event.ctrlKey || event.metaKey) && ['z', 'y'].includes(event.key))
         this.act(event.key === 'z' ? 'undo' : 'redo');
