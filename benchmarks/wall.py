@@ -89,6 +89,7 @@ def run(quick: bool = False) -> list[Row]:
             )
             for key, what, unit in (
                 ("middle", "frame while scrolling, median", "ms"),
+                ("busy", "script, styles and layout of a frame", "ms"),
                 ("late", "frames later than 60 a second", "%"),
                 ("skipped", "frames of more than 33 ms", "%"),
             )
@@ -174,11 +175,22 @@ def _first(browser: Any, address: str) -> float:
     return float(shown) / 1000
 
 
+def _busy(session: Any) -> float:
+    """Return the seconds that the page has spent on scripts, styles and layout; painting is not in it."""
+    found = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
+    return sum(found[name] for name in ("ScriptDuration", "RecalcStyleDuration", "LayoutDuration"))
+
+
 def _scroll(page: Any, frames: Frames, seconds: int) -> float:
     """Scroll on where the last round ended, and keep what its frames were."""
     start = 1200 * seconds * len(frames["middle"])
     page.bring_to_front()
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    before = _busy(session)
     found = page.evaluate(_SCROLL, [start, seconds])
+    frames["busy"].append(1000 * (_busy(session) - before) / len(found))
+    session.detach()
     frames["middle"].append(statistics.median(found))
     for key, limit in (("late", 1000 / 60 + _DEFER), ("skipped", 100 / 3)):
         # A share of zero has no ratio: one frame more than there were counts on both sides.

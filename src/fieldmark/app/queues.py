@@ -83,8 +83,9 @@ def wall(project: Project, query: Query) -> Wall:
         "place": ("coalesce(p.place, '')", "coalesce(p.place, '')"),
     }[query.by]
     within = "p.taken, p.path" if query.by == "event" else "coalesce(a.margin, -1), p.path"
+    about = ", p.place, p.taken" if query.by == "event" else ""
     found = project.rows(
-        f"SELECT p.id, {key}, p.place, p.taken FROM photos p LEFT JOIN answers a ON a.photo = p.id "
+        f"SELECT p.id, {key}{about} FROM photos p LEFT JOIN answers a ON a.photo = p.id "
         f"WHERE p.role = ? AND {_which(query)} ORDER BY {order}, {within}",
         (query.role, *([query.species] if query.species else []), *([query.least] if query.least else [])),
     )
@@ -108,12 +109,11 @@ def _groups(project: Project, by: By, rows: Sequence[tuple[Any, ...]]) -> tuple[
     names: list[str] = []
     counts: list[int] = []
     last: object = None
-    for _, key, place, taken in rows:
+    for _, key, *about in rows:
         value = _doubt(key) if by == "doubt" else key
         if not counts or value != last:  # there are many rows, and few groups
-            when = f" · {str(taken)[:16].replace('T', ' ')}" if taken else ""
             heads = {
-                "event": f"{place}{when}",
+                "event": _event(*about),
                 "species": shown_name(str(value), common),
                 "doubt": say(str(value)),
                 "place": str(value or say("No place")),
@@ -123,6 +123,10 @@ def _groups(project: Project, by: By, rows: Sequence[tuple[Any, ...]]) -> tuple[
             last = value
         counts[-1] += 1
     return tuple(map(Group, names, counts))
+
+
+def _event(place: str = "", taken: str | None = None) -> str:
+    return f"{place} · {taken[:16].replace('T', ' ')}" if taken else place
 
 
 def _doubt(margin: float) -> str:
