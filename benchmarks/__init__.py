@@ -26,6 +26,7 @@ BENCHMARKS: dict[str, str] = {
     "stations": "Camera-trap stations: boxes, events and the prior",
     "places": "Priors of places and times, and lists of species",
     "next": "What to label next, compared with random choice",
+    "wall": "The wall of 50,000 answers in Chromium",
     "findings": "Findings on photos and copies damaged on purpose",
 }
 """Name and title of each benchmark, a module of this folder, in the order of running and showing."""
@@ -40,6 +41,7 @@ LONG = (
     "stations",
     "places",
     "next",
+    "wall",
     "cluster",
     "memory",
     "heads_many",

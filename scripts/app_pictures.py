@@ -34,7 +34,6 @@ PAGES = {
 }
 SIZES = {"desktop": (1280, 800), "phone": (390, 800)}
 STRIP = ("photos", "train", "name", "review", "learn", "results")
-_NETWORK = "--backbone shufflenet_v2_x0_5 --weights random --engine torch"
 _NEW = 60  # photos that are named
 
 
@@ -78,8 +77,8 @@ def _make(folder: Path, place: Path) -> None:
     (folder / "labelled.csv").write_text("\n".join(lines), encoding="utf-8")
     project = Project(place)
     project.add_labelled(readers.read(folder / "labelled.csv"), folder / "labelled.csv")
-    _done(project, checking.check(project, _NETWORK))
-    _done(project, learning.train(project, more=_NETWORK))
+    _done(project, checking.check(project))
+    _done(project, learning.train(project))
     new = [
         InputPhoto(
             str(file),

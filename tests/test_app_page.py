@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from fieldmark.app import jobs
+from fieldmark.app import decisions, jobs
 from fieldmark.app.store import Project
 from fieldmark.data import readers
 from fieldmark.inference.inputs import InputPhoto
@@ -207,10 +207,10 @@ def _learn(page: Any, home: str, check: Callable[[Any], None]) -> None:
     check(page)
 
 
-def test_training_is_cancelled_and_goes_on_after_a_kill(
-    browser: Any, photos: Path, tmp_path: Path, cache: Path
+def test_training_is_cancelled_and_both_training_and_naming_go_on_after_a_kill(
+    browser: Any, photos: Path, tmp_path: Path, cache: Path, draw: Callable[[int, int], bytes]
 ) -> None:
-    folder = tmp_path / "project"
+    folder, new = tmp_path / "project", tmp_path / "new"
     store = Project(folder)
     store.add_labelled(readers.read(photos), photos)
     store.close()
@@ -226,14 +226,55 @@ def test_training_is_cancelled_and_goes_on_after_a_kill(
         page.get_by_role("button", name="Go on").click()
         _wait_until_locked(folder)
         os.kill(int(io.read_json(jobs.every(folder)[-1].folder / "pid.json")), signal.SIGKILL)
-    with opened(folder, cache) as address, visited(browser, address) as page:
+    with opened(folder, cache, killed=True) as address, visited(browser, address) as page:
         page.set_default_timeout(SLOW)
         page.goto(f"{address.partition('/?')[0]}/train")
         page.get_by_text("Training was interrupted").wait_for()
         page.get_by_role("button", name="Go on").click()
         page.get_by_text("Report of classifier 01").wait_for()
         page.get_by_text("Training is done").wait_for()
-    assert len(jobs.every(folder)) == 1
+        assert len(jobs.every(folder)) == 1
+        _many(new, draw)
+        page.goto(f"{address.partition('/?')[0]}/name")
+        choose(page, "Add new photos", new)
+        page.get_by_text("1,500 new photos; 0 named").wait_for()
+        store = Project(folder)
+        decisions.decide(store, [20, 21], "Apis mellifera", reviewer="Ada")
+        store.close()
+        page.get_by_role("button", name="Name them").click()
+        journal = folder / "jobs" / "0002-predict" / "answers.jsonl.journal"
+        begun = _kill_when_begun(folder, journal)
+    with opened(folder, cache) as address, visited(browser, address) as page:
+        page.set_default_timeout(SLOW)
+        page.goto(f"{address.partition('/?')[0]}/name")
+        page.get_by_text("Naming photos was interrupted").wait_for()
+        page.get_by_text("0 named by the classifier, 2 decided by a person").wait_for()
+        page.get_by_role("button", name="Go on").click()
+        page.get_by_text("1,500 named by the classifier, 2 decided by a person").wait_for()
+    assert journal.read_bytes().startswith(begun)  # nothing was named twice
+    assert len(jobs.every(folder)) == 2
+
+
+def _many(folder: Path, draw: Callable[[int, int], bytes]) -> None:
+    """Make 1,500 photos of four pictures, so that naming them takes a while and drawing them does not."""
+    folder.mkdir()
+    for number in range(1500):
+        path = folder / f"{number:04}.jpg"
+        path.write_bytes(draw(number, 500)) if number < 4 else os.link(folder / f"{number % 4:04}.jpg", path)
+
+
+def _kill_when_begun(folder: Path, journal: Path) -> bytes:
+    """Kill the naming when some answers are in its journal, and not all; return the whole lines of it."""
+    end = time.monotonic() + SLOW / 1000
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 100:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(int(io.read_json(jobs.every(folder)[-1].folder / "pid.json")), signal.SIGKILL)
+    while jobs.every(folder)[-1].locked:
+        time.sleep(0.01)
+    kept = journal.read_bytes()
+    assert 100 <= kept.count(b"\n") < 1500
+    return kept[: kept.rindex(b"\n") + 1]
 
 
 def _wait_until_locked(folder: Path) -> None:
@@ -278,10 +319,20 @@ def test_photos_are_dragged_to_another_species_and_left_out_in_english_and_germa
     store.close()
 
 
-def test_fifty_thousand_photos_scroll_in_a_window(browser: Any, tmp_path: Path, cache: Path) -> None:
+def test_fifty_thousand_photos_scroll_in_a_window_and_are_reviewed_by_event(
+    browser: Any, tmp_path: Path, cache: Path
+) -> None:
     store = Project(tmp_path / "project")
     store.add_new(
-        (InputPhoto(f"/c/{n}.jpg", Path(f"/c/{n}.jpg"), location=f"site {n % 40}") for n in range(50_000)),
+        (
+            InputPhoto(
+                f"/c/{n:05}.jpg",
+                Path(f"/c/{n:05}.jpg"),
+                location=f"site {n // 3 % 40}",
+                taken=f"2024-05-{1 + n // 3 // 40 % 28:02}T{n // 3 // 1120:02}:00:{n % 3:02}Z",
+            )
+            for n in range(50_000)
+        ),
         Path("/c"),
     )
     store.close()
@@ -307,6 +358,14 @@ def test_fifty_thousand_photos_scroll_in_a_window(browser: Any, tmp_path: Path, 
         page.locator("#fm-tile-49999").wait_for()
         wall.press("Home")
         page.locator("#fm-tile-0").wait_for()
+        page.get_by_label("Grouped by").click()
+        page.get_by_role("option", name="Event").click()
+        page.get_by_text("site 0 · 2024-05-01 00:00").wait_for()
+        wall.press("e")  # an event at a time
+        page.get_by_text("3 photos are chosen").wait_for()
+        wall.press("b")
+        page.get_by_text("3 of 50,000 reviewed").wait_for()
+        page.locator("#fm-tile-3.focus").wait_for()
 
 
 def test_empty_pages_are_readable_on_a_phone_in_the_dark(

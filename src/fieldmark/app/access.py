@@ -82,13 +82,13 @@ class Access:
 
 
 class Speaking:
-    """ASGI middleware: a request, and all that happens on a page's connection, has its reader's language."""
+    """ASGI middleware: what is answered to a request is in the language of its reader."""
 
     def __init__(self, app: ASGIApp, project: Project) -> None:
         self.app, self.project = app, project
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request or connection; it runs in a context of its own, and so do its events."""
+        """Handle one request or connection; it runs in a context of its own."""
         if scope["type"] != "lifespan":
             asked = Headers(scope=scope).get("accept-language", "")
             languages.speak(self.project.setting(languages.SETTING) or languages.preferred(asked))

@@ -8,6 +8,7 @@ is read; `scripts/messages.py` renews both.
 from __future__ import annotations
 
 import gettext
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ LOCALE, DOMAIN = Path(__file__).parent / "locale", "fieldmark"
 _POINTS = {"en": ",.", "de": ".,", "es": "\u202f,", "fr": "\u202f,", "pt": ".,"}
 """What stands between thousands, and before decimals."""
 _language: ContextVar[str] = ContextVar("language", default="en")
+_of_page: list[Callable[[], str | None]] = []
 
 
 def speak(language: str) -> None:
@@ -29,8 +31,13 @@ def speak(language: str) -> None:
 
 
 def spoken() -> str:
-    """Return the code of the language of this context."""
-    return _language.get()
+    """Return the code of the language of the page that asks, else that of this context."""
+    return next((found for ask in _of_page if (found := ask())), _language.get())
+
+
+def ask_page(language: Callable[[], str | None]) -> None:
+    """Ask this function first; it returns None where no page asks."""
+    _of_page[:] = [language]
 
 
 def preferred(header: str) -> str:

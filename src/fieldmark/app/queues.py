@@ -17,7 +17,9 @@ _CALLED = (
     f"coalesce(p.label, CASE WHEN p.state = 'unknown' THEN '{wording.UNKNOWN}' ELSE a.name END, "
     f"'{wording.NOT_NAMED}')"
 )
+_EVENT = "coalesce(p.event, -p.id)"
 _DOUBTS = (
+    (0.0, to_say("Not named yet")),
     (0.2, to_say("Very doubtful")),
     (0.5, to_say("Doubtful")),
     (0.8, to_say("Likely")),
@@ -67,19 +69,23 @@ class Wall:
 
 
 def wall(project: Project, query: Query) -> Wall:
-    """Return the photos that a query asks for; doubtful ones come first in each group."""
+    """Return the photos that a query asks for; doubtful ones come first in each group.
+
+    Events stand by place and time.
+    """
     if query.which == "disagreements":
         ids = tuple(each.photo for each in decisions.disagreements(project))
         return Wall(ids, (Group(say("Reviewers disagree"), len(ids)),) if ids else ())
     key, order = {
         "species": (_CALLED, f"{_CALLED} COLLATE NOCASE, {_CALLED}"),
-        "event": ("coalesce(p.event, -p.id)", "coalesce(p.event, -p.id)"),
+        "event": (_EVENT, f"p.place, min(p.taken) OVER (PARTITION BY {_EVENT}), {_EVENT}"),
         "doubt": ("coalesce(a.margin, -1)", "coalesce(a.margin, -1)"),
         "place": ("coalesce(p.place, '')", "coalesce(p.place, '')"),
     }[query.by]
     within = "p.taken, p.path" if query.by == "event" else "coalesce(a.margin, -1), p.path"
+    about = ", p.place, p.taken" if query.by == "event" else ""
     found = project.rows(
-        f"SELECT p.id, {key}, p.place, p.taken FROM photos p LEFT JOIN answers a ON a.photo = p.id "
+        f"SELECT p.id, {key}{about} FROM photos p LEFT JOIN answers a ON a.photo = p.id "
         f"WHERE p.role = ? AND {_which(query)} ORDER BY {order}, {within}",
         (query.role, *([query.species] if query.species else []), *([query.least] if query.least else [])),
     )
@@ -103,22 +109,28 @@ def _groups(project: Project, by: By, rows: Sequence[tuple[Any, ...]]) -> tuple[
     names: list[str] = []
     counts: list[int] = []
     last: object = None
-    for _, key, place, taken in rows:
+    for _, key, *about in rows:
         value = _doubt(key) if by == "doubt" else key
-        if not counts or value != last:
-            when = f" · {str(taken)[:16].replace('T', ' ')}" if taken else ""
-            heads = {"event": f"{place}{when}", "species": shown_name(str(value), common)}
-            names.append(heads.get(by) or str(value or say("No place")))
+        if not counts or value != last:  # there are many rows, and few groups
+            heads = {
+                "event": _event(*about),
+                "species": shown_name(str(value), common),
+                "doubt": say(str(value)),
+                "place": str(value or say("No place")),
+            }
+            names.append(heads[by])
             counts.append(0)
             last = value
         counts[-1] += 1
     return tuple(map(Group, names, counts))
 
 
+def _event(place: str = "", taken: str | None = None) -> str:
+    return f"{place} · {taken[:16].replace('T', ' ')}" if taken else place
+
+
 def _doubt(margin: float) -> str:
-    if margin < 0:
-        return say("Not named yet")
-    return say(next(name for most, name in _DOUBTS if margin < most))
+    return next(name for most, name in _DOUBTS if margin < most)
 
 
 def common_names(project: Project) -> dict[str, str]:

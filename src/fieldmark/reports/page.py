@@ -106,6 +106,9 @@ def _environment() -> Environment:
     environment.filters |= {each.__name__: each for each in formats} | {"duration": seconds}
     environment.filters["sections"] = re.compile(r'<section id="([^"]+)">\s*<h2>(.*?)</h2>').findall
     # Style and script are trusted: they are not escaped.
-    environment.globals |= {"style": Markup(text("style.css")), "sort": Markup(text("sort.js"))}
+    environment.globals |= {
+        "style": Markup(text("theme.css") + text("style.css")),
+        "sort": Markup(text("sort.js")),
+    }
     environment.globals["matrix_script"] = Markup(text("matrix.js"))
     return environment

@@ -30,6 +30,7 @@ from fieldmark.serving.service import Service
 Entry = TypeVar("Entry", answers.PhotoAnswer, answers.SimilarPhotos)
 
 _static = StaticFiles(directory=Path(__file__).parent / "static")
+_shared = StaticFiles(directory=Path(__file__).parents[1] / "reports" / "templates")
 _templates = Jinja2Templates(Path(__file__).parent / "templates")
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -199,6 +200,12 @@ async def metrics(request: Request) -> Response:
 async def page(request: Request) -> Response:
     """Return the web page."""
     return await _static.get_response("index.html", request.scope)
+
+
+@_pages.api_route("/static/theme.css", methods=["GET", "HEAD"])
+async def theme(request: Request) -> Response:
+    """Return the colours and sizes that all pages of fieldmark share."""
+    return await _shared.get_response("theme.css", request.scope)
 
 
 @_pages.get("/docs")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from nicegui import ui
+from nicegui import Client, ui
 
-from fieldmark.app.languages import spoken
+from fieldmark.app.languages import ask_page, spoken
 from fieldmark.app.pages import label_next, learn, name, photos, results, review, train
 from fieldmark.app.store import Project
 
@@ -24,8 +25,20 @@ PAGES: dict[str, Callable[[Project], None]] = {
 
 def register(project: Project) -> None:
     """Make the pages of a project."""
+    ask_page(_language_of_page)
     for path, show in PAGES.items():
         _Page(path)(_page(project, show))
+
+
+_languages: WeakKeyDictionary[Client, str] = WeakKeyDictionary()
+
+
+def _language_of_page() -> str | None:
+    """Return the language in which a page was made, for its events: they come without its request."""
+    try:
+        return _languages.get(ui.context.client)
+    except RuntimeError:  # a thread, or a request that is for no page
+        return None
 
 
 class _Page(ui.page):
@@ -38,6 +51,7 @@ class _Page(ui.page):
 
 def _page(project: Project, show: Callable[[Project], None]) -> Callable[[], None]:
     def page() -> None:
+        _languages[ui.context.client] = spoken()
         show(project)
 
     return page

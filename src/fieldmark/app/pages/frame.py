@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -94,6 +96,7 @@ def heading(level: int, text: str) -> None:
 @contextmanager
 def frame(project: Project, path: str, intro: str, refresh: Callable[[], object]) -> Iterator[None]:
     """Show the bar and the heading, then what the block adds; `refresh` is called after undo and redo."""
+    ui.add_css(_theme())
     ui.add_css(STATIC / "app.css")
     ui.page_title(f"{say(NAMES[path])} · fieldmark")
     _bar(project, path, refresh)
@@ -102,6 +105,15 @@ def frame(project: Project, path: str, intro: str, refresh: Callable[[], object]
             heading(1, say(NAMES[path]))
             ui.label(intro).classes("fm-dim")
         yield
+
+
+@cache
+def _theme() -> str:
+    """Return the colours and sizes of all pages; here dark is what a person chose, not the system alone."""
+    text = (resources.files("fieldmark.reports") / "templates" / "theme.css").read_text(encoding="utf-8")
+    system, here = "@media (prefers-color-scheme: dark) {\n  :root {", "body.body--dark {\n  & {"
+    assert system in text
+    return text.replace(system, here)
 
 
 def _bar(project: Project, path: str, refresh: Callable[[], object]) -> None:

@@ -34,6 +34,7 @@ _KEYS = (
     ("u", to_say("unknown")),
     ("b", to_say("blank")),
     (to_say("Space"), to_say("choose")),
+    ("e", to_say("choose the event or group")),
     (to_say("Shift + arrows"), to_say("choose several")),
     ("z", to_say("zoom")),
     ("Ctrl + Z", to_say("undo")),

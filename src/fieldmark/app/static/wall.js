@@ -19,7 +19,7 @@ export default {
                  :class="[tile(at).state, {focus: at === focus, chosen: chosen.has(tile(at).id)}]"
                  :style="{width: side + 'px'}" :aria-selected="chosen.has(tile(at).id) ? 'true' : 'false'"
                  :draggable="drag" @dragstart="start($event, at)" @click="click($event, at)" @dblclick="zoom(at)">
-              <img v-if="tile(at).id" :src="'/thumb/' + tile(at).id + '.jpg'" :alt="alt(at)" loading="lazy"
+              <img v-if="tile(at).id" :src="'/thumb/' + tile(at).id + '.jpg'" :alt="alt(at)" decoding="async"
                    :style="{height: side + 'px', filter: light}" @error="gone($event)">
               <div v-else class="fm-wait" :style="{height: side + 'px'}"></div>
               <div class="fm-caption" :title="tile(at).file"><span class="fm-mark">{{ mark(at) }}</span>
@@ -55,10 +55,10 @@ export default {
       return lines;
     },
     height() { const last = this.lines[this.lines.length - 1]; return last ? last.top + last.size : 0; },
-    shown() {
-      const from = this.lineAt(this.top - this.seen), to = this.lineAt(this.top + 2 * this.seen);
-      return this.lines.slice(from, to + 1);
-    },
+    // Numbers, so that nothing is drawn again until another line comes in.
+    from() { return this.lineAt(this.top - this.seen); },
+    to() { return this.lineAt(this.top + 2 * this.seen); },
+    shown() { return this.lines.slice(this.from, this.to + 1); },
   },
   watch: {
     wall() { this.tiles = {}; this.asked = {}; this.chosen = new Set(); this.focus = 0; this.$refs.box.scrollTop = 0;
@@ -114,7 +114,7 @@ export default {
       try {
         const answer = await fetch(`/wall/${wall}?start=${start}&count=${PAGE}`);
         if (!answer.ok || wall !== this.wall) return;
-        (await answer.json()).forEach((tile, i) => { this.tiles[start + i] = tile; });
+        (await answer.json()).forEach((tile, i) => { this.tiles[start + i] = Object.freeze(tile); });
         if (!this.told && this.tiles[this.focus]) { this.told = true; this.tell(); }
       } catch (error) { delete this.asked[number]; }
     },
@@ -128,7 +128,11 @@ export default {
       if (!ids.length && !['undo', 'redo'].includes(act)) return;
       this.$emit('act', {act, name, ids, focus: at.id || null});
       if (act === 'zoom') return;
-      if (['undo', 'redo'].includes(act) || this.chosen.size) this.clear(); else this.move(1, false);
+      if (['undo', 'redo'].includes(act)) { this.clear(); return; }
+      let next = this.focus + 1;  // after an event or another group: the first photo behind it
+      while (next < this.total && this.chosen.has(this.tile(next).id)) next++;
+      this.chosen = new Set();
+      this.move(next - this.focus, false);
     },
     // Enter in the field for another name: the name is for the wall, and so is the next key.
     typed(event) {
@@ -164,6 +168,10 @@ export default {
       for (let at = from; at <= to; at++) if (this.tile(at).id) this.chosen.add(this.tile(at).id);
       this.tell();
     },
+    chooseGroupInFocus() {
+      const head = this.lines.findLast(each => each.head && each.first <= this.focus);
+      if (head) this.chooseGroup(head);
+    },
     chooseGroup(line) { this.chooseRange(line.first, line.first + line.count - 1); this.$refs.box.focus(); },
     start(event, at) {
       if (!this.chosen.has(this.tile(at).id)) { this.chosen = new Set([this.tile(at).id]); this.tell(); }
@@ -189,6 +197,7 @@ export default {
       if (event.key in steps) this.move(steps[event.key], event.shiftKey);
       else if (event.key === ' ' || event.key === 'x') { this.toggle(this.tile(this.focus).id); this.tell(); }
       else if (event.key === 'Escape') this.clear();
+      else if (event.key === 'e' && !event.ctrlKey && !event.metaKey) this.chooseGroupInFocus();
       else if ((event.ctrlKey || event.metaKey) && event.key === 'a') this.chooseRange(0, this.total - 1);
       else if ((event.ctrlKey || event.metaKey) && ['z', 'y'].includes(event.key))
         this.act(event.key === 'z' ? 'undo' : 'redo');
