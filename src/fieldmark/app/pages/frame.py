@@ -141,6 +141,11 @@ def _bar(project: Project, path: str, refresh: Callable[[], object]) -> None:
                 if target == path:
                     link.props("aria-current=page")
         pages.props["aria-label"] = say("Pages")
+        # On a phone the names of the pages do not all fit: that of this one is in sight.
+        ui.run_javascript(
+            "document.querySelector('.fm-nav [aria-current]')"
+            ".scrollIntoView({inline: 'center', block: 'nearest'})"
+        )
         for way, word in _WAYS.items():
             _tool(way, say(word), lambda way=way: stepped(way))
         _tool("contrast", say("Light or dark"), look)
