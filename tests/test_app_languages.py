@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from fieldmark.app import languages, wording
+from fieldmark.app import languages, queues, wording
+from fieldmark.app.store import Project
+from fieldmark.data import readers
+from fieldmark.data.vernacular import common_names
 from fieldmark.utils.errors import RejectReason
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +83,26 @@ def test_words_numbers_and_forms_are_those_of_the_language() -> None:
     assert wording.photos(0) == "0 photo"  # French: none is singular
     languages.speak("tlh")
     assert languages.spoken() == "en"
+
+
+def test_common_names_are_those_of_the_readers_language(tmp_path: Path, draw: Any) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.jpg").write_bytes(draw(0, number))
+    (tmp_path / "a.csv").write_text(
+        "file_name,label,common_name,common_name_de\n0.jpg,Lynx lynx,lynx,Luchs\n1.jpg,Felis silvestris,,\n"
+    )
+    project = Project(tmp_path / "project")
+    project.add_labelled(readers.read(tmp_path / "a.csv"), tmp_path / "a.csv")
+    assert queues.common_names(project) == {"Lynx lynx": "lynx"}
+    languages.speak("de")
+    assert queues.common_names(project) == {"Lynx lynx": "Luchs"}
+    groups = queues.wall(project, queues.Query("labelled", which="all")).groups
+    assert [each.name for each in groups] == ["Felis silvestris", "Lynx lynx (Luchs)"]
+    (tmp_path / "datapackage.json").write_text(
+        '{"taxonomic": [{"scientificName": "Lynx lynx", "vernacularNames": {"fra": "lynx boréal"}}, 3]}'
+    )
+    assert common_names(tmp_path) == {"Lynx lynx": {"fr": "lynx boréal"}}
+    assert common_names(tmp_path / "0.jpg") == {}
 
 
 @pytest.mark.parametrize(

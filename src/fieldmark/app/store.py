@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fieldmark.data.events import Shot, number_events, place_of
+from fieldmark.data.vernacular import common_names
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.printable import printable
 
@@ -178,7 +179,9 @@ class Project:
         """Add the photos of a table to learn from; return how many are new, and how many are refused.
 
         A photo that is there keeps its label. Only photos that are files of this computer can be added.
+        `path` is what the table was read from; common names that it has in several languages are kept.
         """
+        spoken = common_names(path)
         labels = {taxon.id: taxon for taxon in table.taxonomy}
         rows, refused = [], 0
         for row in table.frame.iter_rows(named=True):
@@ -201,9 +204,14 @@ class Project:
                     "common_name": taxon.common_name,
                     "supercategory": taxon.supercategory,
                     **taxon.ranks,
+                    **{f"common_name_{code}": name for code, name in spoken.get(taxon.name, {}).items()},
                 }
                 facts = {name: value for name, value in facts.items() if value}
-                db.execute("INSERT OR IGNORE INTO species VALUES (?, ?)", (taxon.name, json.dumps(facts)))
+                db.execute(  # what is known of it already stays
+                    "INSERT INTO species VALUES (?, ?) ON CONFLICT (name) DO UPDATE "
+                    "SET facts = json_patch(excluded.facts, facts)",
+                    (taxon.name, json.dumps(facts)),
+                )
             return self._add(db, path, "labelled", rows), refused
 
     def add_new(self, photos: Iterable[InputPhoto], path: Path) -> int:

@@ -107,6 +107,11 @@ def frame(project: Project, path: str, intro: str, refresh: Callable[[], object]
         yield
 
 
+def colour(name: str) -> str:
+    """Return what a plot takes as the value of `:color`: a colour of the theme, as the page shows it."""
+    return f"getComputedStyle(document.body).getPropertyValue('--{name}').trim()"
+
+
 @cache
 def _theme() -> str:
     """Return the colours and sizes of all pages; here dark is what a person chose, not the system alone."""
@@ -126,15 +131,21 @@ def _bar(project: Project, path: str, refresh: Callable[[], object]) -> None:
     def look() -> None:
         dark.value = not dark.value
         project.set("look", "dark" if dark.value else "light")
+        ui.navigate.reload()  # plots are drawn in the colours that they find
 
     with ui.header(elevated=False).classes("fm-top row items-center no-wrap"):
-        ui.label("fieldmark").style("font-weight: 700")
+        ui.label("fieldmark").classes("fm-brand text-bold")
         with ui.element("nav").classes("fm-nav") as pages:
             for target, name in NAMES.items():
                 link = ui.link(say(name), target)
                 if target == path:
                     link.props("aria-current=page")
         pages.props["aria-label"] = say("Pages")
+        # On a phone the names of the pages do not all fit: that of this one is in sight.
+        ui.run_javascript(
+            "document.querySelector('.fm-nav [aria-current]')"
+            ".scrollIntoView({inline: 'center', block: 'nearest'})"
+        )
         for way, word in _WAYS.items():
             _tool(way, say(word), lambda way=way: stepped(way))
         _tool("contrast", say("Light or dark"), look)

@@ -9,7 +9,7 @@ from nicegui import ui
 
 from fieldmark.app import queues, wording
 from fieldmark.app.languages import number, say, say_count
-from fieldmark.app.pages.frame import in_thread
+from fieldmark.app.pages.frame import colour, in_thread
 from fieldmark.app.store import Project, Role
 
 _YEARS = 6  # the last ones that have photos are shown
@@ -54,7 +54,7 @@ def _calendar(year: str, days: dict[str, int]) -> None:
     ui.label(" · ".join(f"{month}: {number(count)}" for month, count in sorted(months.items()))).classes(
         "fm-dim text-sm"
     )
-    grey = {"color": "#7d8a83"}
+    ink, line = {":color": colour("ink")}, colour("line")
     options: dict[str, Any] = {
         "aria": {"enabled": True},
         "tooltip": {},
@@ -64,10 +64,10 @@ def _calendar(year: str, days: dict[str, int]) -> None:
         },
         "calendar": {
             **{"range": year, "cellSize": ["auto", 14], "left": 40, "right": 8, "top": 24, "bottom": 4},
-            **{"dayLabel": grey | {"nameMap": say("S M T W T F S").split()}, "yearLabel": {"show": False}},
-            "monthLabel": grey | {"nameMap": month_names()},
-            **{"itemStyle": {"color": "transparent", "borderColor": "#7d8a8366"}},
-            "splitLine": {"lineStyle": {"color": "#7d8a83"}},
+            **{"dayLabel": ink | {"nameMap": say("S M T W T F S").split()}, "yearLabel": {"show": False}},
+            "monthLabel": ink | {"nameMap": month_names()},
+            **{"itemStyle": {"color": "transparent", ":borderColor": line}},
+            "splitLine": {"lineStyle": {":color": colour("muted")}},
         },
         "series": {"type": "heatmap", "coordinateSystem": "calendar", "data": sorted(shown.items())},
     }

@@ -10,14 +10,14 @@ from nicegui import ui
 from fieldmark.app import exports, results, wording
 from fieldmark.app.activity import Activity
 from fieldmark.app.languages import number, say, say_count
-from fieldmark.app.pages.frame import frame, heading
+from fieldmark.app.pages.frame import colour, frame, heading
 from fieldmark.app.pages.overview import month_names
 from fieldmark.app.results import Observation
 from fieldmark.app.store import Project
 from fieldmark.utils.errors import InputError
 
 _MOST = 20  # species in a plot
-_COLOURS = ("#11623f", "#b45309", "#1d4ed8", "#9d174d", "#0f766e", "#6d28d9", "#4d7c0f", "#b91c1c")
+_COLOURS = ("series-3", "series-2", "series-1", "series-4", "series-5", "paper", "warn", "muted")
 
 
 def show(project: Project) -> None:
@@ -127,7 +127,7 @@ def _activity(active: Activity) -> None:
     share, interval = say("share (%)"), say("95 % interval")
     percent = [[round(100 * end, 2) for end in pair] for pair in active.intervals]
     band = {"type": "line", "stack": "interval", "step": "middle", "symbol": "none", "silent": True}
-    band |= {"lineStyle": {"opacity": 0}, "tooltip": {"show": False}, "color": _COLOURS[0]}
+    band |= {"lineStyle": {"opacity": 0}, "tooltip": {"show": False}, ":color": colour(_COLOURS[0])}
     series: list[dict[str, Any]] = [
         {"name": share, "type": "bar", "data": [round(100 * each, 2) for each in active.shares]},
         band | {"name": "low", "data": [low for low, _ in percent]},
@@ -136,8 +136,8 @@ def _activity(active: Activity) -> None:
         | {"areaStyle": {"opacity": 0.25}},
     ]
     options = _plot(series) | {
-        "xAxis": {"type": "category", "data": [f"{hour:02}" for hour in range(24)]},
-        "yAxis": {"type": "value", "axisLabel": {"formatter": "{value} %"}},
+        "xAxis": _axis("category", data=[f"{hour:02}" for hour in range(24)]),
+        "yAxis": _axis("value", unit=" %"),
     }
     options["legend"] |= {"data": [share, interval]}
     heading(3, say("Activity"))
@@ -175,26 +175,29 @@ def _bars(counts: list[tuple[str, int, int, int]]) -> dict[str, Any]:
         {"name": say("by the classifier"), "data": [row[1] - row[3] for row in reversed(counts)]},
         {"name": say("by a person"), "data": [row[3] for row in reversed(counts)]},
     ]
-    axes = {"yAxis": {"type": "category", "data": names}, "xAxis": {"type": "value", "minInterval": 1}}
+    axes = {"yAxis": _axis("category", data=names), "xAxis": _axis("value", minInterval=1)}
     return _plot([each | {"type": "bar", "stack": "all"} for each in series]) | axes
 
 
 def _stacked(table: dict[str, list[int]], labels: list[str], animals: list[str]) -> dict[str, Any]:
     shown = [name for name in animals if name in table][: len(_COLOURS)]
     series = [{"name": name, "type": "bar", "stack": "all", "data": table[name]} for name in shown]
-    return _plot(series) | {
-        "xAxis": {"type": "category", "data": labels},
-        "yAxis": {"type": "value", "minInterval": 1},
-    }
+    return _plot(series) | {"xAxis": _axis("category", data=labels), "yAxis": _axis("value", minInterval=1)}
+
+
+def _axis(kind: str, unit: str = "", **more: Any) -> dict[str, Any]:
+    label, line = {":color": colour("ink")}, {"lineStyle": {":color": colour("line")}}
+    label |= {"formatter": f"{{value}}{unit}"} if unit else {}
+    lines = {"axisLine": line} | ({"splitLine": line} if kind == "value" else {})
+    return {"type": kind, "axisLabel": label, **lines, **more}
 
 
 def _plot(series: list[dict[str, Any]]) -> dict[str, Any]:
-    grey = {"color": "#7d8a83"}
     return {
-        "color": list(_COLOURS),
+        ":color": f"[{', '.join(map(colour, _COLOURS))}]",
         "aria": {"enabled": True},
         "tooltip": {"trigger": "axis"},
-        "legend": {"textStyle": grey, "type": "scroll", "bottom": 0},
+        "legend": {"textStyle": {":color": colour("ink")}, "type": "scroll", "bottom": 0},
         "grid": {"left": 8, "right": 16, "top": 16, "bottom": 40, "containLabel": True},
         "series": series,
     }

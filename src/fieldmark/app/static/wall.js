@@ -107,9 +107,12 @@ export default {
         for (const page of new Set(items.map(at => Math.floor(at / PAGE)))) this.page(page);
       }, 40);
     },
-    async page(number) {
-      if (this.asked[number] === this.version) return;
-      this.asked[number] = this.version;
+    page(number) {
+      if (this.asked[number]?.version !== this.version)
+        this.asked[number] = {version: this.version, tiles: this.fetchPage(number)};
+      return this.asked[number].tiles;
+    },
+    async fetchPage(number) {
       const wall = this.wall, start = number * PAGE;
       try {
         const answer = await fetch(`/wall/${wall}?start=${start}&count=${PAGE}`);
