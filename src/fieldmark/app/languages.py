@@ -19,7 +19,7 @@ SETTING = "language"
 """The setting of a project with the language that a person chose; "": that of the browser."""
 LOCALE, DOMAIN = Path(__file__).parent / "locale", "fieldmark"
 
-_POINTS = {"en": ",.", "de": ".,", "es": "\u202f,", "fr": "\u202f,", "pt": ".,"}
+_POINTS = {"en": (",", "."), "de": (".", ","), "es": ("\u202f", ","), "fr": ("\u202f", ","), "pt": (".", ",")}
 """What stands between thousands, and before decimals."""
 _language: ContextVar[str] = ContextVar("language", default="en")
 _of_page: list[Callable[[], str | None]] = []
