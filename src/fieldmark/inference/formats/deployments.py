@@ -31,7 +31,7 @@ def read_deployments(path: Path) -> list[dict[str, str]]:
     )
     if twice := rows.filter(rows["deploymentID"].is_duplicated())["deploymentID"].to_list():
         raise InputError(
-            f"{path} has the deploymentID {twice[0]!r} twice: with different values: keep one of its rows."
+            f"{path} has the deploymentID {twice[0]!r} twice with different values: keep one of its rows."
         )
     found = [{name: value for name, value in row.items() if value} for row in rows.to_dicts()]
     for row in found:
