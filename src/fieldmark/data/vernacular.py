@@ -46,13 +46,17 @@ def _of_package(about: Any) -> Iterator[tuple[str, dict[str, str]]]:
     for each in taxa if isinstance(taxa, list) else ():
         names = each.get("vernacularNames") if isinstance(each, dict) else None
         if isinstance(names, dict) and isinstance(each.get("scientificName"), str):
-            said = {_CODES.get(code, code): name for code, name in names.items() if isinstance(name, str)}
-            yield each["scientificName"], said
+            said = {
+                _CODES.get(str(code), str(code)): name
+                for code, name in names.items()
+                if isinstance(name, str)
+            }
+            yield str(each["scientificName"]), said
 
 
 def _of_table(path: Path) -> Names:
     frame = tabular.read_text_table(path)
-    codes = {name: found[1] for name in frame.columns if (found := _COLUMN.fullmatch(name.lower()))}
+    codes = {name: code[1] for name in frame.columns if (code := _COLUMN.fullmatch(name.lower()))}
     keys = [name for name in ("name", "label") if name in frame.columns]
     if not codes or not keys:
         return {}
@@ -60,6 +64,6 @@ def _of_table(path: Path) -> Names:
     for row in frame.select(*keys, *codes).unique().iter_rows(named=True):
         species = next((row[key] for key in keys if row[key]), None)
         if species:
-            said = {code: row[name] for name, code in codes.items() if row[name]}
+            said = {codes[name]: row[name] for name in codes if row[name]}
             found.setdefault(species, {}).update(said)
     return found

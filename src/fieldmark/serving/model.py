@@ -97,8 +97,9 @@ def info(classifier: Classifier, config: ServeConfig) -> answers.ModelInfo:
         test=str(made.get("test", "")),
         licence=str(made.get("licence", "")),
         precision=threshold.precision if threshold else None,
-        species_list=favoured
-        and answers.SpeciesList(name=favoured.name, classes=int(favoured.listed_C.sum())),
+        species_list=None
+        if favoured is None
+        else answers.SpeciesList(name=favoured.name, classes=int(favoured.listed_C.sum())),
         offers=answers.Offers(similar=has_index(classifier), heat_map=True, prior=bool(classifier.prior)),
         limits=answers.Limits(
             bytes=config.max_bytes, pixels=config.max_pixels, photos=config.photos_a_request

@@ -25,7 +25,7 @@ from fieldmark.app.pages.wall import PhotoWall
 from fieldmark.app.queues import Query, Which
 from fieldmark.app.store import Project
 
-_WHICH = {"all": to_say("All"), "refused": to_say("Refused"), **checking.TITLES}
+_WHICH: dict[str, str] = {"all": to_say("All"), "refused": to_say("Refused")} | dict(checking.TITLES)
 _MOST = 400  # species in the list; a field filters them
 
 
