@@ -42,6 +42,12 @@ def test_a_last_line_without_a_cell_is_refused() -> None:
     assert error is None
 
 
+def test_a_table_in_no_known_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos.csv").write_bytes(b"file_name,label\na.jpg,Parus \xff\x81\n")
+    with pytest.raises(InputError, match="save it as UTF-8"):
+        readers.read(tmp_path / "photos.csv")
+
+
 def test_a_table_with_a_line_break_in_its_name_is_named_in_one_line(tmp_path: Path) -> None:
     from tests.fuzz import META
 

@@ -152,7 +152,7 @@ def main() -> None:
         # The reader of the output has closed it (`fieldmark predict … | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in _OF_A_DISK or not error.filename:
+        if error.errno not in _OF_A_DISK:
             raise
-        logger.error(f"fieldmark: {not_written(Path(os.fsdecode(error.filename)), error)}")
+        logger.error(f"fieldmark: {not_written(Path(os.fsdecode(error.filename or 'A file')), error)}")
         sys.exit(EXIT_INPUT)

@@ -197,7 +197,10 @@ def read_text_table(
             except pl.exceptions.ComputeError as error:
                 if whole or "utf-8" not in str(error).lower():
                     raise
-                frame = read(path, skip_rows=int(told), encoding="cp1252")
+                try:
+                    frame = read(path, skip_rows=int(told), encoding="cp1252")
+                except UnicodeDecodeError:
+                    raise InputError(f"{path} is neither UTF-8 nor cp1252: save it as UTF-8.") from error
         except pl.exceptions.NoDataError as error:
             raise InputError(f"{path} is empty: {advice}.") from error
         return clean(frame.rename(lambda name: name.strip().lstrip("\ufeff")))
