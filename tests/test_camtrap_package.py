@@ -163,7 +163,11 @@ def test_a_table_of_deployments_gives_ids_places_and_times(traps: Path, classifi
     assert rows["A-spring"]["deploymentEnd"] == "2023-06-01T00:00:00Z"
     for name in ("media", "observations"):
         assert {row["deploymentID"] for row in rows_of(folder, name)} == {"A-spring", "site2/cam A"}
-    for wrong in ("deploymentID\na\na\n", "deploymentID,latitude\na,95\n", "deploymentID,longitude\na,x\n"):
+    for wrong in (
+        "deploymentID,latitude\na,1\na,2\n",
+        "deploymentID,latitude\na,95\n",
+        "deploymentID,longitude\na,x\n",
+    ):
         path.write_text(wrong)
         with pytest.raises(InputError):
             read_deployments(path)
