@@ -361,6 +361,7 @@ def test_fifty_thousand_photos_scroll_in_a_window_and_are_reviewed_by_event(
         page.get_by_label("Grouped by").click()
         page.get_by_role("option", name="Event").click()
         page.get_by_text("site 0 · 2024-05-01 00:00").wait_for()
+        page.locator(".q-menu").wait_for(state="detached")  # it takes the keys until it is gone
         wall.press("e")  # an event at a time
         page.get_by_text("3 photos are chosen").wait_for()
         wall.press("b")
