@@ -46,13 +46,13 @@ def _of_package(about: Any) -> Iterator[tuple[str, dict[str, str]]]:
     for each in taxa if isinstance(taxa, list) else ():
         names = each.get("vernacularNames") if isinstance(each, dict) else None
         if isinstance(names, dict) and isinstance(each.get("scientificName"), str):
-            said = {_CODES.get(code, code): name for code, name in names.items() if isinstance(name, str)}
-            yield each["scientificName"], said
+            said = {str(code): name for code, name in names.items() if isinstance(name, str)}
+            yield str(each["scientificName"]), {_CODES.get(code, code): name for code, name in said.items()}
 
 
 def _of_table(path: Path) -> Names:
     frame = tabular.read_text_table(path)
-    codes = {name: found[1] for name in frame.columns if (found := _COLUMN.fullmatch(name.lower()))}
+    codes = {name: match[1] for name in frame.columns if (match := _COLUMN.fullmatch(name.lower()))}
     keys = [name for name in ("name", "label") if name in frame.columns]
     if not codes or not keys:
         return {}

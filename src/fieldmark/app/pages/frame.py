@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -147,7 +147,7 @@ def _bar(project: Project, path: str, refresh: Callable[[], object]) -> None:
             ".scrollIntoView({inline: 'center', block: 'nearest'})"
         )
         for way, word in _WAYS.items():
-            _tool(way, say(word), lambda way=way: stepped(way))
+            _tool(way, say(word), partial(stepped, way))
         _tool("contrast", say("Light or dark"), look)
         with _tool("language", say("Language")), ui.menu(), ui.list().props("dense"):
             chosen = project.setting(languages.SETTING)

@@ -25,7 +25,9 @@ from fieldmark.app.pages.wall import PhotoWall
 from fieldmark.app.queues import Query, Which
 from fieldmark.app.store import Project
 
-_WHICH = {"all": to_say("All"), "refused": to_say("Refused"), **checking.TITLES}
+_WHICH = {"all": to_say("All"), "refused": to_say("Refused")} | {
+    str(name): title for name, title in checking.TITLES.items()
+}
 _MOST = 400  # species in the list; a field filters them
 
 
