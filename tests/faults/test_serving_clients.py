@@ -230,7 +230,7 @@ SMALL_PHOTO = b"P6 8 8 255\n" + bytes(range(192))
 
 @pytest.fixture(scope="module")
 def web(server: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client:
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=None) as client:
         yield client
 
 

@@ -185,16 +185,12 @@ class FeatureCache:
         count = int(rows[-1]) + 1
         sums, kept = np.zeros(count, np.uint64), np.fromfile(self._sums, np.uint64, count)
         sums[: len(kept)] = kept
-        vectors = self._mapped(count)
-
-        parts = []
+        vectors, parts = self._mapped(count), list[BoolArray]()
         for start in range(0, len(rows), _BLOCK):
             some, of = rows[start : start + _BLOCK], keys[start : start + _BLOCK]
             block = vectors[some[0] : some[-1] + 1] if _consecutive(some) else vectors[some]
-            if checksum(of, block) == sums[some].sum():  # of all rows at once, which is faster
-                parts.append(np.ones(len(some), np.bool_))
-            else:
-                parts.append(checksums(of, block) == sums[some])
+            whole = checksum(of, block) == sums[some].sum()  # of all rows at once, which is faster
+            parts.append(np.full(len(some), True) if whole else checksums(of, block) == sums[some])
         return np.concatenate(parts)
 
     def _checked_rows(self, rows: IntArray, wanted: npt.NDArray[np.bytes_]) -> IntArray:
