@@ -86,7 +86,9 @@ def heat_map(classifier: Classifier, photo: Decoded, taxon_id: str | None) -> an
 def info(classifier: Classifier, config: ServeConfig) -> answers.ModelInfo:
     """Describe the classifier and the limits of the server (/v1/model)."""
     made, source, threshold = classifier.provenance, classifier.source, classifier.threshold
-    favoured = classifier.favoured
+    listed = None
+    if (favoured := classifier.favoured) is not None:
+        listed = answers.SpeciesList(name=favoured.name, classes=int(favoured.listed_C.sum()))
     name = made.get("name") or (source.name if isinstance(source, Path) else "classifier")
     return answers.ModelInfo(
         name=str(name),
@@ -97,8 +99,7 @@ def info(classifier: Classifier, config: ServeConfig) -> answers.ModelInfo:
         test=str(made.get("test", "")),
         licence=str(made.get("licence", "")),
         precision=threshold.precision if threshold else None,
-        species_list=favoured
-        and answers.SpeciesList(name=favoured.name, classes=int(favoured.listed_C.sum())),
+        species_list=listed,
         offers=answers.Offers(similar=has_index(classifier), heat_map=True, prior=bool(classifier.prior)),
         limits=answers.Limits(
             bytes=config.max_bytes, pixels=config.max_pixels, photos=config.photos_a_request
