@@ -109,6 +109,7 @@ def check(check_accessibility: Callable[..., None]) -> Callable[[Any], None]:
         check_accessibility(page, leave_out)
         page.evaluate("Quasar.Dark.set(false)")
         page.set_viewport_size(wide)
+        page.wait_for_timeout(200)
 
     return both
 

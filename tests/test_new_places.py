@@ -180,7 +180,7 @@ def test_boxes_and_events_of_two_photos_a_class(
     for label, number in product(range(3), range(2)):
         name = f"{label}-{number}.jpg"
         (tmp_path / name).write_bytes(draw(label, number))
-        lines.append(f"{name},species {label},site {number},visit {label}")
+        lines.append(f"{name},species {label},site {label},visit {label}")
         images.append({"file": name, "detections": found})
     (tmp_path / "list.csv").write_text("\n".join(lines))
     boxes = tmp_path / "boxes.json"

@@ -333,7 +333,7 @@ def test_plots_take_their_colours_and_font_from_the_page(text: str) -> None:
         assert not re.findall(r"#[0-9a-fA-F]{6}\b|font-family|<style", picture)
     variables = set(re.findall(r"var\((--[\w-]+)\)", text))
     for variable in variables:
-        fewest = 1 if variable.startswith("--size-") else 2
+        fewest = 1 if variable.startswith(("--size-", "--font", "--mono")) else 2
         assert len(re.findall(rf"{variable}:", text)) >= fewest, f"{variable} in light and in dark"
 
 
