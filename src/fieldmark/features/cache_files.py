@@ -94,7 +94,8 @@ def checksum(keys: npt.NDArray[np.bytes_], rows: npt.NDArray[np.floating]) -> np
     One flipped bit changes it. Damage of two rows could cancel out; that of one row, in its own sum, as well.
     """
     with np.errstate(over="ignore"):
-        return np.add(keys.view(np.uint64).sum(), _words(rows).sum(dtype=np.uint64))
+        total: np.uint64 = keys.view(np.uint64).sum() + _words(rows).sum(dtype=np.uint64)
+    return total
 
 
 def _words(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.unsignedinteger]:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI, Query
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
@@ -188,7 +188,7 @@ async def ready(request: Request) -> Response:
     return answers.response(answers.Health(status="ready"))
 
 
-@_health.get("/metrics", response_class=Response, summary="Prometheus metrics")
+@_health.get("/metrics", response_class=PlainTextResponse, summary="Prometheus metrics")
 async def metrics(request: Request) -> Response:
     """Return counters, gauges and histograms in Prometheus' text format."""
     text = _service(request).metrics.text()
