@@ -163,6 +163,8 @@ def test_a_table_of_deployments_gives_ids_places_and_times(traps: Path, classifi
     assert rows["A-spring"]["deploymentEnd"] == "2023-06-01T00:00:00Z"
     for name in ("media", "observations"):
         assert {row["deploymentID"] for row in rows_of(folder, name)} == {"A-spring", "site2/cam A"}
+    path.write_text("deploymentID,latitude\na,1\na,1\n")
+    assert read_deployments(path) == [{"deploymentID": "a", "latitude": "1"}]
     for wrong in (
         "deploymentID,latitude\na,1\na,2\n",
         "deploymentID,latitude\na,95\n",

@@ -161,7 +161,7 @@ class _Gathered:
         self.doubtful.add(name)
 
     def done(self, source: str, threshold: float | None = None, detector: str = "") -> Detections:
-        """Return the boxes, each once, and say how many were left out.
+        """Return the boxes, each once if this is not strict, and say how many were left out.
 
         Raises:
             InputError: all were left out, or no photo is listed.
@@ -183,7 +183,7 @@ class _Gathered:
                 f"{self.path}: boxes that cannot be are left out, {self.left_out:,}; the first, {self.first}."
             )
         found = {
-            name: tuple(dict.fromkeys(each))
+            name: tuple(each if self.strict else dict.fromkeys(each))
             for name, each in self.of_file.items()
             if name and (each or name not in self.doubtful)
         }
