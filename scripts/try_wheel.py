@@ -46,7 +46,8 @@ def try_all(program: Path, place: Path) -> None:
         ("predict", "model", "demo/field-guide", "--out", "names.csv"),
     ):
         done = subprocess.run([program, *arguments], cwd=place, env=environment, check=False)
-        if done.returncode not in ((0, 1) if arguments[0] == "predict" else (0,)):  # 1: some are no photos
+        # 2: two of the demo's files are no photos, and the others have names.
+        if done.returncode not in ((0, 2) if (place / "names.csv").exists() else (0,)):
             sys.exit(f"fieldmark {' '.join(arguments)}: exit code {done.returncode}")
         sys.stdout.write(f"fieldmark {' '.join(arguments)}: done\n")
     command = [program, "serve", "model", "--port", "0"]
