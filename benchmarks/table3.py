@@ -16,6 +16,8 @@ workers) are left out, in the reference's favour. `--whole` runs all epochs.
 
     python -m benchmarks.table3 [--limit PHOTOS] [--rounds N] [--whole] [--keep]
 
+Where the processor computes 16 bits, the same command with `--compute half` is a fourth variant.
+
 The number of photos determines the weight of our fixed costs: they are the same for 100 photos and for
 100,000. `LIMIT` is small so that the benchmark takes at most a quarter of an hour; the ratio grows with
 it.
@@ -43,6 +45,7 @@ from benchmarks import common
 from benchmarks.common import Row, compare
 from benchmarks.reference import Example, Pace, Recipe, eager_seconds, pace, recipe, whole
 from fieldmark.experiments.recipes import FIVE
+from fieldmark.models import runtime
 from fieldmark.utils import io
 
 EPOCHS = 10
@@ -52,7 +55,7 @@ SAMPLES = {"densenet121": 64, "resnext50_32x4d": 64}
 SAMPLE = 256
 """The same for the other networks, which are fast."""
 AIM = 25.0
-OURS, TORCHVISION, TIMM = "fieldmark", "torchvision's recipe", "timm's way"
+OURS, HALF, TORCHVISION, TIMM = "fieldmark", "fieldmark in half", "torchvision's recipe", "timm's way"
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def run(quick: bool = False) -> list[Row]:
 
 
 def measure(setting: Setting) -> list[Row]:
-    """Alternate the three variants and compare them."""
+    """Alternate the variants and compare them."""
     with tempfile.TemporaryDirectory() as folder:
         work = _Work(setting, Path(folder))
         ways: dict[str, Callable[[], float]] = {
@@ -99,10 +102,10 @@ def measure(setting: Setting) -> list[Row]:
             TORCHVISION: lambda: work.reference("torchvision"),
             TIMM: lambda: work.reference("timm"),
         }
+        if runtime.halves():
+            ways[HALF] = lambda: work.ours("half")
         # Ours runs first once, since it draws the split that the reference uses.
-        values = {OURS: [work.ours()], TORCHVISION: [], TIMM: []}
-        for name in (TORCHVISION, TIMM):
-            values[name].append(ways[name]())
+        values = {name: [way()] for name, way in ways.items()}
         later = common.alternate(ways, setting.rounds - 1)
         values = {name: first + later[name] for name, first in values.items()}
         return _rows(values, work)
@@ -117,19 +120,20 @@ class _Work:
 
     setting: Setting
     folder: Path
-    studies: list[dict[str, Any]] = field(default_factory=list)
+    studies: list[dict[str, Any]] = field(default_factory=list)  # in float32
+    halves: list[dict[str, Any]] = field(default_factory=list)  # in 16 bits
     paces: dict[str, list[Pace]] = field(default_factory=dict)
     eager: dict[str, list[float]] = field(default_factory=dict)
     train: list[Example] = field(default_factory=list)
     val: list[Example] = field(default_factory=list)
 
-    def ours(self) -> float:
+    def ours(self, tier: str = "exact") -> float:
         """Run the command from an empty cache; return its wall-clock seconds."""
-        number = len(self.studies)
-        out, cache = self.folder / f"study{number}", self.folder / f"cache{number}"
+        studies = self.halves if tier == "half" else self.studies
+        out, cache = (self.folder / f"{name}{len(studies)}-{tier}" for name in ("study", "cache"))
         words = ["study", self.setting.recipe, str(self.setting.data), "--out", str(out)]
         words += ["--only", "table3", "--groups", "none", "--limit", str(self.setting.limit)]
-        words += ["--epochs", str(self.setting.epochs), "--test", "0"]
+        words += ["--epochs", str(self.setting.epochs), "--test", "0", "--compute", tier]
         if self.setting.weights_dir is not None:
             words += ["--weights-dir", str(self.setting.weights_dir)]
         start = time.perf_counter()
@@ -140,7 +144,7 @@ class _Work:
             env=os.environ | {"FIELDMARK_CACHE": str(cache)},
         )
         seconds = time.perf_counter() - start
-        self.studies.append(json.loads((out / "study.json").read_text()))
+        studies.append(json.loads((out / "study.json").read_text()))
         if not self.train:
             self.train, self.val = examples_of(out, self.setting.data)
         return seconds
@@ -213,23 +217,28 @@ def _rows(values: dict[str, list[float]], work: _Work) -> list[Row]:
         compare(what, values, OURS, TORCHVISION, aim=AIM, note=f"reference {how}", more=more),
         compare(what, values, OURS, TIMM, note=f"reference {how}; timm has 2 of the 5"),
     ]
-    return [*rows, *_network_rows(work)]
+    rows += [*_network_rows(work, work.studies, "")]
+    if work.halves:
+        half = {TORCHVISION: values[TORCHVISION], HALF: values[HALF]}
+        rows.append(compare(f"{what}, half", half, HALF, TORCHVISION, note=f"16 bits; reference {how}"))
+        rows += _network_rows(work, work.halves, ", half")
+    return rows
 
 
-def _network_rows(work: _Work) -> list[Row]:
+def _network_rows(work: _Work, studies: Sequence[dict[str, Any]], tier: str) -> list[Row]:
     """Compare each network alone: seconds per photo, ours once and the reference's in every epoch."""
     rows = []
     count = len(work.train) + len(work.val)
     for name in work.setting.networks:
         paces = work.paces[f"torchvision {name}"]
         values = {
-            OURS: [_ours_of(study, name) / count for study in work.studies],
+            OURS: [_ours_of(study, name) / count for study in studies],
             TORCHVISION: [
                 each.whole(len(work.train), len(work.val), work.setting.epochs) / count for each in paces
             ],
         }
         note = "features and last layer of one network, without decoding and fixed costs"
-        rows.append(compare(f"{name}, a photo", values, OURS, TORCHVISION, note=note))
+        rows.append(compare(f"{name}, a photo{tier}", values, OURS, TORCHVISION, note=note))
     return rows
 
 

@@ -272,6 +272,13 @@ def named(*paths: str) -> Detections:
         # Another camera's photo of the same name is another photo.
         (["x/a/1.jpg", "x/a/2.jpg"], ["a/1.jpg", "a/2.jpg", "b/1.jpg"], ["x/a/1.jpg", "x/a/2.jpg", None]),
         (["a/1.jpg"], ["b/2.jpg"], [None]),
+        # Cards and cameras change the case, where no two names differ in it alone.
+        (
+            ["X/A/IMG_1.JPG", "X/A/IMG_2.JPG"],
+            ["a/img_1.jpg", "a/img_2.jpg"],
+            ["X/A/IMG_1.JPG", "X/A/IMG_2.JPG"],
+        ),
+        (["a/x.JPG", "a/x.jpg"], ["a/x.jpg", "a/X.jpg"], ["a/x.jpg", None]),
     ],
 )
 def test_photos_are_found_where_paths_begin_elsewhere(
@@ -326,6 +333,22 @@ def test_every_box_gives_a_part_of_the_photo_or_is_refused(
         return
     assert 0 < found.shape[0] <= height
     assert 0 < found.shape[1] <= width
+
+
+def test_a_photo_is_decoded_once_for_all_of_its_boxes(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    decoded: list[int] = []
+    decode = images.decode
+    monkeypatch.setattr(
+        images, "decode", lambda data, **more: decoded.append(len(data)) or decode(data, **more)
+    )
+    stored = [photo(90, 60), photo(60, 90)]
+    crops = [
+        images.read_bytes(Boxed(places.InMemoryImage(data), Box(at / 20, 0.1, 0.2, 0.2)))
+        for data in stored
+        for at in range(12)
+    ]
+    assert len(decoded) == len(stored)
+    assert all(images.header(crop).width > 8 for crop in crops)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -90,12 +90,14 @@ def test_camtrap_dp(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
     assert not rows[4]["classificationMethod"]  # nothing was classified
 
 
-def test_the_temperature_of_a_camera_is_in_the_index_and_in_every_format_that_has_a_field(
+def test_what_a_camera_writes_into_a_photo_is_in_the_index_and_in_every_format_that_has_a_field(
     classifier: Any, insects: Path, tmp_path: Path
 ) -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9003] = "2020:03:01 22:00:00"
-    exif.get_ifd(0x8769)[0x927C] = b"RECONYXUF\0".ljust(0x44, b"\1") + struct.pack("<2h", 23, -5) + bytes(99)
+    exif[0x010F], exif[0x0110] = "RECONYX", "UltraFire | XR6"
+    note = b"RECONYXUF\0".ljust(0x44, b"\1") + struct.pack("<2h", 23, -5) + b"\0\0\0H500 12".ljust(99, b"\0")
+    exif.get_ifd(0x8769)[0x927C] = note
     photos = tmp_path / "photos"
     photos.mkdir()
     for number, insect in enumerate(sorted(insects.rglob("0?.jpg"))[:2]):
@@ -103,6 +105,8 @@ def test_the_temperature_of_a_camera_is_in_the_index_and_in_every_format_that_ha
     table = with_exif(readers.read(photos, source="folder", verify=False))
     table.write(tmp_path / "photos.parquet")
     assert table.frame["temperature"].to_list() == [None, -5.0]
+    assert table.frame["camera_model"].to_list() == [None, "RECONYX UltraFire | XR6"]
+    assert table.frame["camera_serial"].to_list() == [None, "H500 12"]
 
     def written_for(given: Path, name: str) -> str:
         to_file(tmp_path / name, classifier, find_photos([given]), overwrite=True)
@@ -113,15 +117,25 @@ def test_the_temperature_of_a_camera_is_in_the_index_and_in_every_format_that_ha
         for name in ("o.csv", "o.dwc.csv", "o.camtrap.csv")
     }
     assert [row["temperature"] for row in rows["o.csv"]] == ["", "-5"]
-    assert [row["dynamicProperties"] for row in rows["o.dwc.csv"]] == ["", '{"temperatureInCelsius": -5}']
+    assert [row["camera_serial"] for row in rows["o.csv"]] == ["", "H500 12"]
+    assert [row["camera_model"] for row in rows["o.csv"]] == ["", "RECONYX UltraFire | XR6"]
+    assert not rows["o.dwc.csv"][0]["dynamicProperties"]
+    assert json.loads(rows["o.dwc.csv"][1]["dynamicProperties"]) == {
+        **{"temperatureInCelsius": -5, "cameraModel": "RECONYX UltraFire | XR6", "cameraSerial": "H500 12"}
+    }
     assert rows["o.dwc.csv"][1]["eventDate"] == "2020-03-01T22:00:00Z"
-    assert [row["observationTags"] for row in rows["o.camtrap.csv"]] == ["", "temperature:-5"]
+    tags = "temperature:-5 | camera:RECONYX UltraFire / XR6 | serial:H500 12"
+    assert [row["observationTags"] for row in rows["o.camtrap.csv"]] == ["", tags]
     for given in (photos, tmp_path / "photos.parquet"):
         lines = written_for(given, "o.jsonl").splitlines()
         assert [json.loads(line).get("temperature") for line in lines] == [None, -5]
+        assert [json.loads(line).get("camera_serial") for line in lines] == [None, "H500 12"]
     written_for(photos, "photos/datapackage.json")
     assert '""AmbientTemperature"": -5' in (photos / "media.csv").read_text()
-    assert readers.read(photos / "datapackage.json").frame["temperature"].to_list() == [None, -5.0]
+    back = readers.read(photos / "datapackage.json").frame
+    assert back["temperature"].to_list() == [None, -5.0]
+    assert back["camera_model"].to_list() == [None, "RECONYX UltraFire | XR6"]
+    assert back["camera_serial"].to_list() == [None, "H500 12"]
 
 
 def test_a_photo_s_time_is_that_of_its_list_or_of_its_exif_data(tmp_path: Path) -> None:

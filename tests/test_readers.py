@@ -399,3 +399,14 @@ def test_the_source_can_be_named(tmp_path: Path) -> None:
     assert read(tmp_path, source="folder").source == "folder"
     with pytest.raises(InputError, match="is not a folder"):
         read(tmp_path / "train.json", source="folder")
+
+
+def test_the_photos_of_a_sequence_at_one_place_are_a_group(tmp_path: Path) -> None:
+    """Where the table names no group; cameras number their sequences anew."""
+    lines = ["file_name,label,location,sequence,group"]
+    lines += ["a.jpg,x,L1,7,", "b.jpg,x,L1,7,", "c.jpg,x,L2,7,", "d.jpg,x,L1,,", "e.jpg,x,L1,7,mine"]
+    (tmp_path / "photos.csv").write_text("\n".join(lines) + "\n")
+    one, same, elsewhere, none, own = read(tmp_path / "photos.csv", verify=False).frame["group"].to_list()
+    assert one == same != elsewhere
+    assert None not in (one, elsewhere)
+    assert (none, own) == (None, "mine")

@@ -97,7 +97,7 @@ def test_an_excel_sheet_has_texts_dates_and_a_first_row_that_stays(tmp_path: Pat
     path = tmp_path / "n.xlsx"
     writer_of(path, wide=False).write(path, RECORDS, FormatOptions(TAXONOMY))
     sheet = sheet_of(path)
-    assert (sheet.freeze_panes, sheet.auto_filter.ref) == ("A2", "A1:O7")
+    assert (sheet.freeze_panes, sheet.auto_filter.ref) == ("A2", "A1:Q7")
     names = [cell.value for cell in sheet[1]]
     assert tuple(names) == tidy.COLUMNS
     date, day = (sheet.cell(row, names.index("date") + 1) for row in (2, 3))

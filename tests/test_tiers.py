@@ -15,6 +15,8 @@ from PIL import Image
 from tests.conftest import write_about
 
 from fieldmark import models
+from fieldmark.experiments import Options, Run, StudyConfig, study
+from fieldmark.experiments.model_ranking import RankConfig, rank
 from fieldmark.inference.classifier import Classifier
 from fieldmark.models import runtime
 from fieldmark.models.runtime import base
@@ -146,6 +148,33 @@ def test_half_is_taken_or_refused_before_photos_are_read_by_the_network(
     done = run("predict", folder, photo, "--engine", "torch")
     assert (done.code, done.err.count("use --compute exact")) == (2, 1)
     assert run("predict", folder, photo, "--engine", "torch", "--compute", "exact").code == 0
+
+
+def test_networks_are_compared_in_half(
+    insects: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a study and in a ranking: other features than in float32, and rows that are told apart."""
+    monkeypatch.setattr(base, "torch_has_half", lambda: True)
+    runs, options = [Run("own", "One", "squeezenet1_1", pruned=False)], Options(epochs=1)
+    where: dict[str, Any] = {"engine": "torch", "limit": 40, "groups": "none"}
+    found = [
+        study(insects, runs, StudyConfig(options, compute=tier, **where), out=tmp_path / "study").record
+        for tier in ("exact", "half", "half")
+    ]
+    exact, half, again = (each.rows[0] for each in found)
+    assert exact.key != half.key == again.key
+    assert abs((exact.val_top1_error or 0) - (half.val_top1_error or 0)) < 0.3
+    ranked = [
+        rank(insects, RankConfig(("squeezenet1_1",), compute=tier, **where)).networks[0].ridge.error
+        for tier in ("exact", "half")
+    ]
+    assert abs(ranked[0] - ranked[1]) < 0.2
+    for refused in (
+        lambda: study(insects, runs, StudyConfig(options, compute="int8", **where)),  # type: ignore[arg-type]
+        lambda: rank(insects, RankConfig(("squeezenet1_1",), compute="auto", **where)),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InputError, match="depends on training photos: give it to `fieldmark train`"):
+            refused()
 
 
 def test_what_has_no_tier_is_refused(many: Path, int8: Path, model: Path, run: Any) -> None:

@@ -41,10 +41,9 @@ def extract(
     from fieldmark.features import sharded
     from fieldmark.features.extractor import FeatureExtractor, View
     from fieldmark.models import load, named
-    from fieldmark.models.runtime import Tier
+    from fieldmark.models.runtime import float_tier
 
-    if compute not in ("exact", "half"):
-        raise InputError(f"--compute {compute} depends on training photos: give it to `fieldmark train`.")
+    tier = float_tier(compute)
     mine = sharded.Shard.parse(shard)
     if cluster is not None and mine.of > 1:
         raise InputError("--shard is for a process without a cluster: with --cluster, give --shards only.")
@@ -53,7 +52,7 @@ def extract(
         "weights": weights,
         "weights_dir": weights_dir,
         "size": opt.side(size),
-        "tier": Tier(compute),
+        "tier": tier,
     }
     given = [named(name, weights_dir) for name in backbone or ["tf_efficientnet_lite0"]]
     networks = dict.fromkeys(given, how)

@@ -20,7 +20,7 @@ import typer
 
 from fieldmark.cli import options as opt
 from fieldmark.utils import io
-from fieldmark.utils.choices import Crop, DecodingTier, EngineName, Grouping, SplitMethod
+from fieldmark.utils.choices import Crop, DecodingTier, EngineName, FloatTierName, Grouping, SplitMethod
 from fieldmark.utils.logging import format_duration
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def rank(
     json: bool = False,
     seed: int = 0,
     engine: EngineName = "auto",
+    compute: FloatTierName = "exact",
     size: str | None = None,
     crop: Crop | None = None,
     tier: DecodingTier = "exact",

@@ -28,7 +28,7 @@ from pathlib import Path
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import DecodingTier, EngineName, Grouping, SplitMethod
+from fieldmark.utils.choices import DecodingTier, EngineName, FloatTierName, Grouping, SplitMethod
 from fieldmark.utils.logging import format_duration
 
 
@@ -55,6 +55,7 @@ def study(
     long_epochs: opt.Positive = 100,
     bfloat16: bool = False,
     engine: EngineName = "auto",
+    compute: FloatTierName = "exact",
     tier: DecodingTier = "exact",
     cache: Path | None = None,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,10 +73,11 @@ class Detections:
 
         Paths in such files often begin elsewhere. What has to be taken off the front of theirs, and of the
         photos', is the same for all of them, and it is what makes most of them equal: many cameras have
-        an `IMG_0001.JPG`.
+        an `IMG_0001.JPG`. Case counts only where two names differ in nothing else: cards change it.
         """
-        listed = {_parts(path): path for path in self.of_file}
-        photos = {path: _parts(path) for path in paths}
+        fold = str.casefold if all(map(_differ_folded, (self.of_file, paths))) else str
+        listed = {_parts(fold(path)): path for path in self.of_file}
+        photos = {path: _parts(fold(path)) for path in paths}
         own, other = _fronts(list(photos.values()), list(listed))
         found = {}
         for path, parts in photos.items():
@@ -108,6 +109,10 @@ def box_of(value: object, size: tuple[int, int] | None = None) -> Box:
     if width <= 0 or height <= 0:
         raise ValueError("its width and height must be more than 0")
     return Box(left, top, width, height, size)
+
+
+def _differ_folded(paths: Collection[str]) -> bool:
+    return len({path.casefold() for path in paths}) == len(set(paths))
 
 
 def _parts(path: str) -> tuple[str, ...]:

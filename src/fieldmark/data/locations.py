@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 DEGREES = {"latitude": 90.0, "longitude": 180.0}
 """The columns of a place, and the largest value of each."""
 
-SEEN = (*DEGREES, "temperature")
-"""The columns of numbers that cameras write into photos; the temperature is in degrees Celsius."""
+SEEN = (*DEGREES, "temperature", "camera_model", "camera_serial")
+"""The columns that cameras write into photos: the place, the temperature in degrees Celsius, maker and model,
+and the camera's serial number."""
 
 Location = tuple[float, float, int]
 """Latitude and longitude in degrees, NaN where they are unknown, and the day of the year, 0 likewise."""
@@ -90,8 +91,8 @@ def location_of(place: Place, latitude: float | None, longitude: float | None, t
 
 
 def with_exif(table: PhotoTable) -> PhotoTable:
-    """Fill in when and where kept photos were taken, and how warm it was, from their EXIF data, where their
-    list does not say.
+    """Fill in when, where, by which camera and at which temperature kept photos were taken, from their EXIF
+    data, where their list does not say.
 
     Only files of this machine are read.
     """
@@ -104,16 +105,17 @@ def with_exif(table: PhotoTable) -> PhotoTable:
         if places.is_local(place := places.photo_of(table.file_of(path)))
     ]
     found = in_order(images.exif_of, [place for _, place in rows])
-    seen = [
-        (number, each.taken or None, *(getattr(each, name) for name in SEEN))
+    read = [
+        (number, *(None if (its := getattr(each, name)) == "" else its for name in ("taken", *SEEN)))
         for (number, _), each in zip(rows, found, strict=True)
     ]
-    schema = {"id": pl.String, "taken": pl.String} | dict.fromkeys(SEEN, pl.Float64)
-    new = pl.DataFrame(seen, schema, orient="row")
+    texts = ("id", "taken", "camera_model", "camera_serial")
+    schema = {name: pl.String if name in texts else pl.Float64 for name in ("id", "taken", *SEEN)}
+    new = pl.DataFrame(read, schema, orient="row")
     frame = table.frame.join(new, on="id", how="left", suffix="_seen", maintain_order="left")
     no_place = pl.any_horizontal(pl.col(name).is_null() for name in DEGREES)
     frame = frame.with_columns(
-        *(pl.coalesce(name, f"{name}_seen").alias(name) for name in ("taken", "temperature")),
+        *(pl.coalesce(name, f"{name}_seen").alias(name) for name in ("taken", *SEEN) if name not in DEGREES),
         *(pl.when(no_place).then(f"{name}_seen").otherwise(name).alias(name) for name in DEGREES),
     )
     return table.with_frame(frame)

@@ -52,6 +52,8 @@ SCHEMA: dict[str, pl.DataType] = {
     "latitude": pl.Float64(),  # where, in degrees; null: unknown
     "longitude": pl.Float64(),
     "temperature": pl.Float64(),  # of the camera, in degrees Celsius; null: unknown
+    "camera_model": pl.String(),  # its maker and model; null: unknown
+    "camera_serial": pl.String(),  # its serial number; null: unknown
 }
 
 _LATER = (*("licence", "rights_holder", "location", "deployment", "taken", "sequence"), *SEEN)

@@ -34,9 +34,9 @@ from fieldmark.features.extraction import Extraction
 from fieldmark.features.extractor import FeatureExtractor, cost_of, extractor_of
 from fieldmark.heads import HEADS
 from fieldmark.heads.cross_validation import out_of_fold_logits
-from fieldmark.models import Backbone
+from fieldmark.models import Backbone, runtime
 from fieldmark.training import grouping
-from fieldmark.utils.choices import Crop, DecodingTier, EngineName, Grouping, SplitMethod
+from fieldmark.utils.choices import Crop, DecodingTier, EngineName, FloatTierName, Grouping, SplitMethod
 from fieldmark.utils.errors import InputError, WeightsUnavailable
 from fieldmark.utils.random import order
 from fieldmark.utils.records import Record
@@ -57,6 +57,7 @@ class RankConfig:
     split: SplitMethod = "stratified"  # as for `train`; `location`: errors are those at new places
     groups: Grouping = "auto"  # whether bursts and near-duplicates form groups, which folds do not divide
     engine: EngineName = "auto"
+    compute: FloatTierName = "exact"  # how precisely the networks compute
     tier: DecodingTier = "exact"
     size: int | None = None  # the side of the crops in pixels; None: that of each network
     crop: Crop | None = None  # as for `TrainConfig`
@@ -160,7 +161,7 @@ def _learned(table: PhotoTable, split: Split) -> LabelledPhotos:
 
 
 def _load(config: RankConfig) -> dict[str, Backbone]:
-    found = {}
+    found, tier = {}, runtime.float_tier(config.compute)
     given = [models.named(name, config.weights_dir) for name in config.networks]
     for name in dict.fromkeys(given or models.available(config.weights_dir)):
         try:
@@ -169,6 +170,7 @@ def _load(config: RankConfig) -> dict[str, Backbone]:
             )
         except WeightsUnavailable as error:
             found[name] = random_network(name, config.seed, error, config.size)
+    found = {name: each.computed(tier) for name, each in found.items()}
     if not found:
         raise InputError("No network has weights here: name --weights-dir, or --network.")
     return found

@@ -86,8 +86,9 @@ def _event(rows: Sequence[Record], classifier: Classifier, rule: EventRule, top:
         record["taken"] = times[0]
     if placed := next((each for each in rows if "latitude" in each), None):
         record |= {"latitude": placed["latitude"], "longitude": placed["longitude"]}
-    if (warm := next((each["temperature"] for each in rows if "temperature" in each), None)) is not None:
-        record["temperature"] = warm
+    for name in ("temperature", "camera_model", "camera_serial"):
+        if first := next((each for each in rows if name in each), None):
+            record[name] = first[name]  # type: ignore[literal-required]  # a loop over its names
     scored = [each for each in rows if "scores" in each]
     if not scored:
         kinds = Counter(each["kind"] for each in rows if "kind" in each)

@@ -55,6 +55,8 @@ class InputPhoto:
     latitude: float | None = None  # in degrees, where its list gives it
     longitude: float | None = None
     temperature: float | None = None  # in degrees Celsius, where its list gives it
+    camera_model: str | None = None  # maker and model, where its list gives them
+    camera_serial: str | None = None  # of the camera, where its list gives it
     late: float = 0.0  # by how many seconds the camera's clock was slow
     detection: Detection | None = None  # the box that it is cut to, or that shows a person or a vehicle
     kind: Kind = "animal"  # what the boxes of a photo show; only an animal is classified

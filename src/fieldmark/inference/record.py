@@ -82,6 +82,8 @@ class Record(TypedDict, total=False):
     latitude: float  # degrees, both or none
     longitude: float
     temperature: float  # of the camera in degrees Celsius
+    camera_model: str  # its maker and model
+    camera_serial: str  # its serial number
     location: str
     sequence: str
     detection: BoxRecord  # the box that was classified, or what else the photo shows
@@ -110,8 +112,11 @@ class Record(TypedDict, total=False):
 
 
 def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Timed = False) -> Record:
-    """Return the prediction for one photo as a JSON object; `wide` adds the scores of all labels, and `timed`
-    reads the place and temperature from the EXIF data, and the time where the photo's list gives none."""
+    """Return the prediction for one photo as a JSON object.
+
+    `wide` adds the scores of all labels, and `timed` reads the place, the camera and the temperature from the
+    EXIF data, and the time where the photo's list gives none.
+    """
     photo, prediction = result.photo, result.prediction
     record: Record = {"file_name": photo.name}
     if photo.id is not None:
@@ -148,7 +153,7 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Tim
 
 
 def _surroundings(photo: InputPhoto, about: images.Exif) -> Record:
-    """Return the place of a photo and the temperature there, of its list or else its EXIF data."""
+    """Return the place, temperature and camera of a photo, of its list or else its EXIF data."""
     found: Record = {}  # type: ignore[typeddict-item]  # the name is added
     at = (photo.latitude, photo.longitude)
     latitude, longitude = (about.latitude, about.longitude) if None in at else at
@@ -157,6 +162,10 @@ def _surroundings(photo: InputPhoto, about: images.Exif) -> Record:
     warm = about.temperature if photo.temperature is None else photo.temperature
     if warm is not None:
         found["temperature"] = warm
+    if camera := photo.camera_model or about.camera_model:
+        found["camera_model"] = camera
+    if serial := photo.camera_serial or about.camera_serial:
+        found["camera_serial"] = serial
     return found
 
 

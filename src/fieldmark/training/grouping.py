@@ -126,7 +126,9 @@ def _shot(file: PhotoFile) -> tuple[str, float] | None:
     if not places.is_local(file.path):
         return None
     found = images.exif_of(file.path)
-    return (found.camera, datetime.fromisoformat(found.taken).timestamp()) if found.taken else None
+    if not found.taken:
+        return None
+    return f"{found.camera_model} {found.camera_serial}", datetime.fromisoformat(found.taken).timestamp()
 
 
 def _near_duplicates(photos: LabelledPhotos, features: Features) -> IntArray:

@@ -22,7 +22,9 @@ HeadKind = Literal["softmax", "sampled"]
 OptimizerBits = Literal[8, 32]
 # How precisely a network is computed: in float32, in 16 bits, or in 8-bit integers.
 TierName = Literal["exact", "half", "int8"]
-# The same, or as measured on the user's photos.
+# Those that need no photos to set their ranges by.
+FloatTierName = Literal["exact", "half"]
+# All tiers, or as measured on the user's photos.
 Compute = Literal["exact", "half", "int8", "auto"]
 # What `fieldmark predict` prints.
 OutputFormat = Literal["text", "csv", "jsonl"]

@@ -28,13 +28,17 @@ from fieldmark.data.images.metadata import Exif as Exif
 from fieldmark.data.images.metadata import exif as exif
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Box, Place
+from fieldmark.utils import io
+from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import ImageRejected, RejectReason
+from fieldmark.utils.threads import RecentValues
 from fieldmark.utils.typing import ByteArray, Pixels
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MAX_BYTES = places.MAX_BYTES
+_decoded: RecentValues[ByteArray] = RecentValues(cores())  # a photo for each thread that cuts boxes
 _COLOURLESS = 12  # grey levels between the channels of all but a few pixels
 
 
@@ -56,8 +60,14 @@ def read_bytes(place: Place) -> bytes:
     """
     data = places.read(place, MAX_BYTES)
     if isinstance(place, places.Boxed):
-        return boxes.kept(data, place.box, lambda: box_crops(data, [place.box])[0])
+        digest, box = io.sha256(data), place.box
+        return boxes.kept(digest, box, lambda: boxes.encoded(_pixels_of(data, digest), _shown(box, data)))
     return data
+
+
+def _pixels_of(data: bytes, digest: str) -> ByteArray:
+    """Decode a photo once for all of its boxes, which follow each other."""
+    return _decoded.get(digest, lambda: decode(data))
 
 
 def box_crops(data: bytes, found: Sequence[Box]) -> list[bytes]:

@@ -25,15 +25,15 @@ _SMALLEST = 8  # pixels: less is no picture of anything
 _DEFINITION = 1  # of how a crop is made; part of its name in the cache
 
 
-def kept(data: bytes, box: Box, make: Callable[[], bytes]) -> bytes:
+def kept(digest: str, box: Box, make: Callable[[], bytes]) -> bytes:
     """Return the crop of a box as a JPEG: the one in the cache, or what `make` returns.
 
     Args:
-        data: the bytes of the photo.
+        digest: the SHA-256 of the photo's bytes.
         box: in shares of the photo.
         make: decodes the photo and cuts the box out, see `encoded`.
     """
-    name = io.digest([_DEFINITION, MARGIN, io.sha256(data), str(box)])
+    name = io.digest([_DEFINITION, MARGIN, digest, str(box)])
     path = io.cache_dir() / "crops" / name[:2] / f"{name}.jpg"
     with suppress(OSError):
         return path.read_bytes()

@@ -25,9 +25,14 @@ if TYPE_CHECKING:
 _MAKE, _MODEL, _EXIF, _GPS = 0x010F, 0x0110, 0x8769, 0x8825
 _SERIAL, _TAKEN, _ZONE = 0xA431, 0x9003, 0x9011
 _MAKER_NOTE = 0x927C
-_RECONYX = {b"\x01\xf1": 0x26, b"RECONYXUF\0": 0x44, b"RECONYXH2\0": 0x4E}
-"""How the maker notes of Reconyx cameras begin (HyperFire, UltraFire, HyperFire 2), and where the temperature
-is: 16 bits in degrees Fahrenheit, then 16 in Celsius (as documented by ExifTool, Reconyx tags)."""
+_RECONYX = {
+    b"\x01\xf1": (0x26, 0x2A, 30, "utf-16-le"),
+    b"RECONYXUF\0": (0x44, 0x4B, 15, "latin-1"),
+    b"RECONYXH2\0": (0x4E, 0x7E, 30, "utf-16-le"),
+}
+"""How the maker notes of Reconyx cameras begin (HyperFire, UltraFire, HyperFire 2); where the temperature is
+(16 bits in degrees Fahrenheit, then 16 in Celsius); where the serial number is, how many bytes it has, and
+their encoding. As documented by ExifTool, Reconyx tags."""
 _LATITUDE, _LONGITUDE, _STATUS = (1, 2, "N", "S", 90), (3, 4, "E", "W", 180), 9
 
 
@@ -38,14 +43,16 @@ class Exif:
     Attributes:
         taken: when, as ISO 8601, UTC without a zone; "" where it is unknown.
         latitude, longitude: in degrees, north and east positive; None: unknown. Both or none are known.
-        camera: maker, model and serial number, with spaces between them; "" where all are unknown.
+        camera_model: maker and model, with a space between them; "" where both are unknown.
+        camera_serial: the camera's serial number, of EXIF or the maker note; "" where it is unknown.
         temperature: of the camera in degrees Celsius, from the maker note; None: unknown.
     """
 
     taken: str = ""
     latitude: float | None = None
     longitude: float | None = None
-    camera: str = ""
+    camera_model: str = ""
+    camera_serial: str = ""
     temperature: int | None = None
 
 
@@ -58,13 +65,14 @@ def exif(data: bytes) -> Exif:
     with as_rejections(), pillow.ignore_warnings():
         first = _directory(data)
         about, where = first.get_ifd(_EXIF), first.get_ifd(_GPS)
-        names = (first.get(_MAKE), first.get(_MODEL), about.get(_SERIAL))
-        camera = " ".join(name for name in map(_text, names) if name)
+        maker, model, note = _text(first.get(_MAKE)), _text(first.get(_MODEL)), about.get(_MAKER_NOTE)
+        camera = " ".join(name for name in (maker, model) if name)
+        serial = _text(about.get(_SERIAL)) or serial_of(note)
         latitude, longitude = _degrees(where, *_LATITUDE), _degrees(where, *_LONGITUDE)
         if None in (latitude, longitude) or latitude == longitude == 0 or _text(where.get(_STATUS)) == "V":
             latitude = longitude = None
         taken = _time(_text(about.get(_TAKEN)), _text(about.get(_ZONE)))
-        return Exif(taken, latitude, longitude, camera, temperature_of(about.get(_MAKER_NOTE)))
+        return Exif(taken, latitude, longitude, camera, serial, temperature_of(note))
 
 
 def temperature_of(note: object) -> int | None:
@@ -72,12 +80,22 @@ def temperature_of(note: object) -> int | None:
 
     Both scales have to agree: a note of another layout, or with nothing in it, gives no temperature.
     """
-    for start, at in _RECONYX.items():
+    for start, (at, *_) in _RECONYX.items():
         if isinstance(note, bytes) and note.startswith(start) and len(note) >= at + 4:
             fahrenheit, celsius = struct.unpack_from("<2h", note, at)
             if -60 <= celsius <= 80 and abs(fahrenheit - (1.8 * celsius + 32)) <= 2:
                 return int(celsius)
     return None
+
+
+def serial_of(note: object) -> str:
+    """Return the serial number in the maker note of a camera; "" where it is unknown or no plain text."""
+    for start, (_, at, length, encoding) in _RECONYX.items():
+        if isinstance(note, bytes) and note.startswith(start) and len(note) >= at + length:
+            text = note[at : at + length].decode(encoding, "replace").partition("\0")[0].strip()
+            if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]*", text):
+                return text
+    return ""
 
 
 def _directory(data: bytes) -> Image.Exif:

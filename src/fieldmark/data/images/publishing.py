@@ -64,8 +64,8 @@ def with_time(jpeg: bytes, about: Exif, orientation: int = 1) -> bytes:
 
     exif = Image.Exif()
     exif[_ORIENTATION] = orientation
-    if about.camera:
-        exif[_MODEL] = about.camera
+    if about.camera_model:
+        exif[_MODEL] = about.camera_model
     if about.taken:
         day, time, zone = about.taken[:10], about.taken[11:19], about.taken[19:]
         inner = exif.get_ifd(_EXIF)

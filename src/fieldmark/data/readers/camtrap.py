@@ -34,6 +34,7 @@ _NOTHING = ["NA", "NaN", "nan"]
 """Empty cells, beside "", since Camtrap DP 1.0.2."""
 _WARM = r'"AmbientTemperature"\s*:\s*"?(-?\d{1,2}(?:\.\d+)?)(?:\s*°?C)?\s*"?\s*[,}]'
 """The temperature in `exifData`, in degrees Celsius, under ExifTool's name of it."""
+_MODEL, _SERIAL = (rf'"{name}"\s*:\s*"([^"\\]+)"' for name in ("Model", "SerialNumber"))
 _NO_ANIMAL = ("blank", "human", "vehicle")
 
 
@@ -58,6 +59,8 @@ def _read(path: Path) -> PhotoTable:
     given = rows.select(
         *("label", "group", *DEGREES),
         temperature=pl.col("exifData").str.extract(_WARM).cast(pl.Float64, strict=False),
+        camera_model=pl.coalesce(pl.col("exifData").str.extract(_MODEL), "cameraModel"),
+        camera_serial=pl.coalesce(pl.col("exifData").str.extract(_SERIAL), "cameraID"),
         id="mediaID",
         location="group",
         deployment="deploymentID",
@@ -171,8 +174,8 @@ def _moment(name: str) -> pl.Expr:
 
 def _places(deployments: pl.DataFrame) -> pl.DataFrame:
     place = [name for name in ("locationID", "deploymentID") if name in deployments.columns]
-    rows = tabular.with_missing(deployments, DEGREES)
-    return rows.select("deploymentID", *DEGREES, group=pl.coalesce(place)).unique(
+    rows = tabular.with_missing(deployments, (*DEGREES, "cameraModel", "cameraID"))
+    return rows.select("deploymentID", *DEGREES, "cameraModel", "cameraID", group=pl.coalesce(place)).unique(
         "deploymentID", keep="first", maintain_order=True
     )
 

@@ -78,7 +78,9 @@ def to_photo_table(
     if nameless := given["file_name"].null_count():
         raise InputError(f"{where}: {nameless:,} rows have no file_name: fill it in or delete them.")
     given = with_missing(given, COLUMNS)
-    given = given.with_columns(id=pl.coalesce("id", "file_name"), split=_parts(given, where))
+    given = given.with_columns(
+        id=pl.coalesce("id", "file_name"), split=_parts(given, where), group=pl.coalesce("group", _sequence())
+    )
     taxonomy = _taxonomy(given, where, strict=trusted)
     if trusted:
         _check_degrees(given, where)
@@ -98,6 +100,14 @@ def numbered(column: str) -> pl.Expr:
     """Append `#2` to the second of some equal values, and so on."""
     number = _number(column)
     return pl.when(number == 1).then(column).otherwise(pl.format("{}#{}", column, number))
+
+
+def _sequence() -> pl.Expr:
+    """Return the sequence of a photo with its place: cameras number theirs anew."""
+    place = pl.coalesce("deployment", "location")
+    return pl.when(pl.col("sequence").is_not_null()).then(
+        pl.concat_str(place, pl.lit("sequence"), "sequence", separator=" ", ignore_nulls=True)
+    )
 
 
 def _number(column: str) -> pl.Expr:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fieldmark.experiments.runs import Options
-from fieldmark.utils.choices import DecodingTier, EngineName, Grouping, SplitMethod
+from fieldmark.utils.choices import DecodingTier, EngineName, FloatTierName, Grouping, SplitMethod
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class StudyConfig:
         val, test: the shares held out; `test` is not used where the source has its own test part.
         engine: what runs the networks; `auto` measures which is fastest.
         precision: the data type of training all layers.
+        compute: how precisely frozen networks compute, `exact` or `half`.
         tier: how photos are decoded, `exact` or `fast`.
         bands: classes with fewer training photos than the first number are rare (the tail), those with
             at least the second are frequent (the head).
@@ -53,5 +54,6 @@ class StudyConfig:
     test: float = 0.1
     engine: EngineName = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
+    compute: FloatTierName = "exact"
     tier: DecodingTier = "exact"
     bands: tuple[int, int] = (30, 100)

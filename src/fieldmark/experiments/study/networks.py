@@ -11,7 +11,7 @@ from fieldmark.experiments import own
 from fieldmark.experiments.records import SkippedNetwork
 from fieldmark.experiments.runs import Run
 from fieldmark.experiments.study.config import StudyConfig
-from fieldmark.models import Backbone
+from fieldmark.models import Backbone, runtime
 from fieldmark.utils.errors import InputError, WeightsUnavailable
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Networks:
             return found
         key = found.key, run.size
         if key not in self._sized:
-            self._sized[key] = found.at(run.size)
+            self._sized[key] = found.exact.at(run.size).computed(found.tier)
         return self._sized[key]
 
     def can_run(self, run: Run, runs: Sequence[Run]) -> bool:
@@ -50,12 +50,12 @@ def load(runs: Sequence[Run], config: StudyConfig) -> Networks:
     Raises:
         InputError: two different networks have one name, or one cannot be built.
     """
-    found = Networks({}, {}, [])
+    found, tier = Networks({}, {}, []), runtime.float_tier(config.compute)
     seed = config.options.seed
     for name in dict.fromkeys(run.backbone for run in runs if run.backbone):
         sharing = [run for run in runs if run.backbone == name]
         if sharing[0].own is not None:
-            found.pretrained[name] = found.random[name] = _own(sharing, seed)
+            found.pretrained[name] = found.random[name] = _own(sharing, seed).computed(tier)
             continue
         if any(run.transfer == "scratch" for run in sharing):
             found.random[name] = models.load(name, weights="random", seed=seed)
@@ -68,7 +68,7 @@ def load(runs: Sequence[Run], config: StudyConfig) -> Networks:
                 continue
             network = random_network(name, seed, error)
         logger.info(f"Network: {network.summary}")
-        found.pretrained[name] = network
+        found.pretrained[name] = network.computed(tier)
     for run in runs:  # a size that cannot be is refused at once
         if run.backbone in found.pretrained:
             found.of(run)

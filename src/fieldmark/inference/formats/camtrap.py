@@ -71,11 +71,13 @@ def _event(record: Record) -> dict[str, str]:
 
 
 def _tags(record: Record) -> str:
-    """Return what an observation has no column for: further species of an event, and the temperature (°C)."""
+    """Return what an observation has no column for: further species of an event, temperature (°C), camera."""
     also = record["event"]["also"] if "event" in record else []
     tags = [f"also:{each['name']} ({each['count']})" for each in also]
     if "temperature" in record:
         tags.append(f"temperature:{record['temperature']:g}")
+    said = {"camera": record.get("camera_model", ""), "serial": record.get("camera_serial", "")}
+    tags += [f"{name}:{text.replace('|', '/')}" for name, text in said.items() if text]
     return " | ".join(tags)
 
 

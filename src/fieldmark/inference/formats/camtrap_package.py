@@ -10,7 +10,7 @@ import json
 import logging
 import mimetypes
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,9 +99,10 @@ def _media(photos: Iterable[Record], deployments: Deployments, folder: Path) -> 
 
 
 def _exif(record: Record) -> str:
-    """Return what the tables have no other column for, under ExifTool's name of it."""
-    warm = {"AmbientTemperature": record["temperature"]} if "temperature" in record else {}
-    return json.dumps({"EXIF": warm}) if warm else ""
+    """Return what the tables have no other column for, under ExifTool's names."""
+    names = {"temperature": "AmbientTemperature", "camera_model": "Model", "camera_serial": "SerialNumber"}
+    found = {name: record[each] for each, name in names.items() if each in record}  # type: ignore[literal-required]
+    return json.dumps({"EXIF": found}, ensure_ascii=False) if found else ""
 
 
 def _absolute(name: str, folder: Path) -> str:
@@ -135,15 +136,21 @@ def _deployments(photos: Iterable[Record], media: Mapping[str, Row], deployments
     """Return the rows of the table, filled up with the places and times of photos, then further ones."""
     given = {row["deploymentID"]: dict(row) for row in deployments.rows}
     found: dict[str, dict[str, str]] = {}
+    cameras = defaultdict[tuple[str, str], set[str]](set)
     for record in photos:
         row = media[record["file_name"]]
         about = found.setdefault(row["deploymentID"], {})
         about.setdefault("locationID", record.get("location", ""))
         if "latitude" in record and "latitude" not in about:
             about |= {"latitude": str(record["latitude"]), "longitude": str(record["longitude"])}
+        for column, key in (("cameraModel", "camera_model"), ("cameraID", "camera_serial")):
+            cameras[row["deploymentID"], column].add(str(record.get(key, "")))
         if taken := row["timestamp"]:
             about["deploymentStart"] = min(about.get("deploymentStart", taken), taken, key=_second)
             about["deploymentEnd"] = max(about.get("deploymentEnd", taken), taken, key=_second)
+    for (name, column), seen in cameras.items():
+        if len(seen) == 1:  # the camera of all of its photos
+            found[name][column] = min(seen)
     rows: list[Row] = []
     for name in [*found, *(name for name in given if name not in found)]:
         row = found.get(name, {}) | given.get(name, {}) | {"deploymentID": name}

@@ -1,7 +1,7 @@
 """Darwin Core, occurrences as CSV: a row a photo (https://dwc.tdwg.org/terms/).
 
 A row of a classifier names it as identifier, with the status "unverified". The identification by a person is
-a row apart. When, where and at which temperature are those of the photo's list, or of its EXIF data.
+a row apart. Time, place, temperature and camera are those of the photo's list, or of its EXIF data.
 """
 
 from __future__ import annotations
@@ -59,8 +59,13 @@ def _surroundings(record: Record) -> dict[str, str]:
     terms = {"decimalLatitude": "latitude", "decimalLongitude": "longitude"}
     values = cast("dict[str, object]", record)
     found = {term: str(values[name]) for term, name in terms.items() if name in values}
-    if "temperature" in record:
-        found["dynamicProperties"] = json.dumps({"temperatureInCelsius": record["temperature"]})
+    terms = {
+        "temperature": "temperatureInCelsius",
+        "camera_model": "cameraModel",
+        "camera_serial": "cameraSerial",
+    }
+    if properties := {term: values[name] for name, term in terms.items() if name in values}:
+        found["dynamicProperties"] = json.dumps(properties, ensure_ascii=False)
     return found
 
 

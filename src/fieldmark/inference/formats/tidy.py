@@ -10,7 +10,7 @@ from fieldmark.inference.record import Record
 
 COLUMNS = (
     *("file", "name", "common_name", "score", "sure", "second", "second_score", "third", "third_score"),
-    *("date", "place", "latitude", "longitude", "temperature", "note"),
+    *("date", "place", "latitude", "longitude", "temperature", "camera_model", "camera_serial", "note"),
 )
 
 
@@ -28,7 +28,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "place": _place(record) or None,
         "latitude": record.get("latitude"),
         "longitude": record.get("longitude"),
-        "temperature": record.get("temperature"),
+        **{name: record.get(name) for name in ("temperature", "camera_model", "camera_serial")},
         "note": "; ".join(_notes(record)) or None,
     }
     if "kind" in record:

@@ -13,13 +13,14 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from fieldmark.models.runtime import cuda, graphs, openvino, selection
 from fieldmark.models.runtime.base import BATCH, Engine, TorchEngine, torch_has_half
 from fieldmark.models.runtime.graphs import OnnxEngine, cached_graph, graph, relative_error
 from fieldmark.models.runtime.openvino import OpenVinoEngine, installed
 from fieldmark.models.runtime.tiers import EXACT, HALF, Tier
+from fieldmark.utils.choices import FloatTierName
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import InputError, StoreError
 from fieldmark.utils.typing import ByteArray, FloatArray
@@ -60,6 +61,7 @@ __all__ = [
     "check_name",
     "cores",
     "engine",
+    "float_tier",
     "halves",
     "onnx_engine_from_file",
     "quantised_engine",
@@ -108,6 +110,17 @@ def check_name(name: str | None) -> None:
     """Raise InputError for a name that is no engine's."""
     if name not in (None, "auto", *ENGINES):
         raise InputError(f"there is no engine {name!r}: name auto, {', '.join(ENGINES)}.")
+
+
+def float_tier(name: str) -> Tier:
+    """Return the tier `exact` or `half`, for commands that compare networks or compute features alone.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if name not in get_args(FloatTierName):
+        raise InputError(f"compute {name} depends on training photos: give it to `fieldmark train`.")
+    return HALF if name == "half" else EXACT
 
 
 def halves() -> list[str]:
