@@ -20,12 +20,14 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.common import Row, Unavailable, alternate, compare, jpeg, rounds
 from fieldmark.app.store import Project
 from fieldmark.inference.inputs import InputPhoto
+from fieldmark.inference.record import Record
 
 PHOTOS, FEW, SECONDS, SPECIES = 50_000, 100, 5, 60
 _SIDE = (768, 1024)  # of a photo
@@ -75,7 +77,7 @@ def run(quick: bool = False) -> list[Row]:
             with _page(browser, ours) as wall, _page(browser, "") as empty:
                 pages = {"wall": wall, "an empty page": empty}
                 alternate(
-                    {name: lambda name=name: _scroll(pages[name], frames[name], seconds) for name in pages},  # type: ignore[misc]
+                    {name: partial(_scroll, pages[name], frames[name], seconds) for name in pages},
                     rounds(quick),
                     warm_up=True,
                 )
@@ -107,11 +109,11 @@ def _draw(home: Path, photos: Path, count: int) -> None:
     project = Project(home)
     paths = [photos / f"{number:05}.jpg" for number in range(count)]
     project.add_new((InputPhoto(str(path), path, location=path.stem[-1]) for path in paths), photos)
-    project.keep_answers((_answer(path, number) for number, path in enumerate(paths)), "01")  # type: ignore[arg-type, misc]
+    project.keep_answers((_answer(path, number) for number, path in enumerate(paths)), "01")
     project.close()
 
 
-def _answer(path: Path, number: int) -> dict[str, Any]:
+def _answer(path: Path, number: int) -> Record:
     shares = (0.3 + 0.69 * (number % 997) / 997, 0.01)
     names = [f"Species {(number + at) % SPECIES:02}" for at in range(5)]
     labels = [
@@ -119,7 +121,7 @@ def _answer(path: Path, number: int) -> dict[str, Any]:
         for at, name in enumerate(names)
     ]
     about = {"file_name": str(path), "source": "species", "rank": "species", "name": names[0]}
-    return about | {"score": shares[0], "sure": True, "labels": labels}
+    return cast("Record", about | {"score": shares[0], "sure": True, "labels": labels})
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def zeros(network: nn.Module) -> tuple[int, int]:
 def trained(folder: Path, *, epochs: int = 2) -> tuple[ClassifierNetwork, Any]:
     network, val = tiny(), crops(9, 24, 100)
     how = replace(HOW, epochs=epochs)
-    step, file = rounds.zeros(0.8), folder / "p.safetensors"
+    step, file = rounds.zeros(network, 0.8), folder / "p.safetensors"
     return network, rounds.train_in_rounds(network, crops(24, 24), val, how, step, file)
 
 

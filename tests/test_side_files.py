@@ -81,7 +81,11 @@ def test_a_copy_without_people_has_its_pixels_and_no_place() -> None:
         np.testing.assert_array_equal(images.decode(copy), images.decode(data))
         about = images.exif(copy)
         assert images.exif(data).latitude == 47.5
-        assert (about.taken, about.latitude, about.camera_model) == ("2023-05-01T10:00:00+02:00", None, "Maker")
+        assert (about.taken, about.latitude, about.camera_model) == (
+            "2023-05-01T10:00:00+02:00",
+            None,
+            "Maker",
+        )
         assert b"GPS" not in copy
 
 

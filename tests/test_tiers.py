@@ -198,6 +198,14 @@ def test_what_has_no_tier_is_refused(many: Path, int8: Path, model: Path, run: A
     assert (done.code, done.err.count("the engine torch cannot compute int8")) == (2, 1)
 
 
+def test_an_int8_that_is_slower_here_is_said(
+    many: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compute, "_faster", lambda *_: 0.5)
+    train(many, config=TrainConfig(**NETWORK, compute="int8", limit=24))
+    assert "int8 in onnxruntime is 0.50 times as fast as exact here, so slower" in capsys.readouterr().err
+
+
 # A classifier with its int8 graph
 
 

@@ -157,19 +157,22 @@ def traced(network: nn.Module | Backbone, size: int | None) -> str:
     """Trace a network of one's own into the cache; return its name, `onnx:PATH`. See `write`."""
     from torch import nn
 
-    about: dict[str, Any] = {"size": size or _SIZE, "name": type(network).__name__}
-    if isinstance(network, nn.Module):
-        module = network
-    else:
-        sized = network.at(size) if size else network
-        module, facts = sized.trunk.features, sized.architecture
-        about["name"] = facts.stem
-        about |= {"size": facts.input_size, "mean": facts.mean, "std": facts.std, "licence": facts.licence}
     folder = io.cache_dir() / "own"
     folder.mkdir(parents=True, exist_ok=True)
-    made = write(module, folder / f"{os.getpid()}-{id(network)}.onnx", **about)
+    made = folder / f"{os.getpid()}-{id(network)}.onnx"
+    if isinstance(network, nn.Module):
+        write(network, made, size=size or _SIZE, name=type(network).__name__)
+    else:
+        write_trunk(network.at(size) if size else network, made)
     named = folder / f"{io.file_digest(made)[:32]}.onnx"
     return PREFIX + str(made.replace(named))
+
+
+def write_trunk(backbone: Backbone, path: Path) -> Path:
+    """Trace the layers of a backbone but its last as an ONNX file, for crops of its size. See `write`."""
+    facts = backbone.architecture
+    about: dict[str, Any] = {"size": facts.input_size, "mean": facts.mean, "std": facts.std}
+    return write(backbone.trunk.features, path, **about, name=facts.stem, licence=facts.licence)
 
 
 def compose(facts: Architecture, network: nn.Module) -> onnx.ModelProto:

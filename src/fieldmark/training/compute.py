@@ -105,6 +105,11 @@ def choose(data: Prepared, backbone: Backbone, config: TrainConfig) -> Chosen:
     crops = calibration_crops(data, backbone, photos)
     if config.compute == "int8":
         found = quantised(backbone, crops, config.engine)
+        if (faster := _faster(backbone, found, crops, config.engine)) < 1:
+            logger.warning(
+                f"int8 in {found.tier.engine} is {faster:.2f} times as fast as exact here, so slower: "
+                "--compute auto would not take it."
+            )
         return Chosen(found, {"compute": {"tier": "int8", "engine": found.tier.engine}})
     reasons: list[str] = []
     tried = list(_tried(data, backbone, photos, crops, config, reasons))

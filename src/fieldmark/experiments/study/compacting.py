@@ -63,17 +63,8 @@ def keep(context: StudyContext, run: Run, network: ClassifierNetwork) -> Backbon
     path.parent.mkdir(parents=True, exist_ok=True)
     exact, tensors = backbone.trained(network)[0], network.state_dict()
     if run.channels is not None:
-        facts, tensors = backbone.architecture, network.last_layer.state_dict()
-        onnx_graph.write(
-            exact.trunk.features,
-            _graph(path),
-            size=facts.input_size,
-            mean=facts.mean,
-            std=facts.std,
-            name=facts.stem,
-            licence=facts.licence,
-        )
-        exact = _of_graph(_graph(path), backbone)
+        tensors = network.last_layer.state_dict()
+        exact = _of_graph(onnx_graph.write_trunk(exact, _graph(path)), backbone)
     with io.replacing(path) as temporary:
         save_file(storable(tensors), temporary)
     return exact
@@ -103,12 +94,10 @@ def trained(folder: Path, row: str, backbone: Backbone, classes: int) -> tuple[B
         raise _damaged(folder, row) from error
 
 
-def step(
-    context: StudyContext, run: Run, network: ClassifierNetwork
-) -> Callable[[ClassifierNetwork, int], Callable[[], None]]:
-    """Return what a run takes away in each round."""
+def step(context: StudyContext, run: Run, network: ClassifierNetwork) -> Callable[[int], Callable[[], None]]:
+    """Return what a run takes away from its network in each round."""
     if run.channels is None:
-        return finetune.zeros(run.sparsity or 0.0)
+        return finetune.zeros(network, run.sparsity or 0.0)
     side = context.networks.of(run).architecture.input_size
     return finetune.fewer_channels(network, run.channels, side)
 

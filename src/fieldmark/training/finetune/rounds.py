@@ -28,16 +28,16 @@ def kept_after(final: float, number: int) -> float:
     return float((1 - final) ** (number / ROUNDS))
 
 
-def zeros(sparsity: float) -> Callable[[Network, int], Callable[[], None]]:
+def zeros(network: Network, sparsity: float) -> Callable[[int], Callable[[], None]]:
     """Return a step of a round that sets the smallest weights to zero; `sparsity` of them in the end."""
-    return lambda network, number: magnitude.prune(network, 1 - kept_after(sparsity, number))
+    return lambda number: magnitude.prune(network, 1 - kept_after(sparsity, number))
 
 
-def fewer_channels(network: Network, share: float, side: int) -> Callable[[Network, int], Callable[[], None]]:
+def fewer_channels(network: Network, share: float, side: int) -> Callable[[int], Callable[[], None]]:
     """Return a step of a round that removes channels of a network; `share` of them in the end."""
     found = channels.Channels(network, share, ROUNDS, side)
 
-    def step(_network: Network, number: int) -> Callable[[], None]:
+    def step(number: int) -> Callable[[], None]:
         if number:
             found.remove()
         return lambda: None
@@ -50,7 +50,7 @@ def train_in_rounds(
     train: LabelledCrops,
     val: LabelledCrops,
     recipe: FineTuning,
-    step: Callable[[Network, int], Callable[[], None]],
+    step: Callable[[int], Callable[[], None]],
     checkpoint: Path,
     loss: Loss | None = None,
 ) -> tuple[list[Epoch], float]:
@@ -62,7 +62,7 @@ def train_in_rounds(
     Args:
         network, train, val, recipe, loss: as for `finetune`; every round trains by the recipe.
         step: changes the network in place before round 0 (whole), 1, 2 ...; what it returns is called after
-            the training of the round.
+            the training of the round. See `zeros` and `fewer_channels`.
         checkpoint: of the first training.
 
     Returns:
@@ -71,7 +71,7 @@ def train_in_rounds(
     files, curve, seconds = [], list[Epoch](), 0.0
     again = partial(finetune, network, train, val, recipe, loss=loss)
     for number in range(ROUNDS + 1):
-        release = step(network, number)
+        release = step(number)
         files.append(checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}"))
         points, spent = again(checkpoint=files[-1])
         release()
