@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 import pytest
 
-from fieldmark import __version__
+from fieldmark import __version__, cli
 from fieldmark.cli.check import check
 from fieldmark.cli.grow import grow
 from fieldmark.cli.rank import rank
@@ -430,3 +430,37 @@ def test_a_reader_that_has_seen_enough(here: Path, model: Path) -> None:
     assert len(done.stdout.splitlines()) == 1
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize("kilobytes", [300_000, 900_000, 1_500_000])
+def test_too_little_address_space_is_one_sentence(here: Path, kilobytes: int) -> None:
+    """The libraries for tables and networks would end the process, in the middle of its work."""
+    command = f"ulimit -v {kilobytes}; exec '{SCRIPT}' index insects --out photos.parquet"
+    done = subprocess.run(["bash", "-c", command], cwd=here, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr[-2000:]
+    assert "are needed, most of which is never used: raise the limit" in done.stderr
+    assert not (here / "photos.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), 2),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2),
+        (ImportError("x.so: failed to map segment from shared object"), 2),
+        (RuntimeError("something else"), None),
+        (ImportError("No module named x"), None),
+    ],
+)
+def test_memory_that_is_used_up_is_one_sentence(
+    error: Exception, code: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "command_line", lambda _: run)
+    with pytest.raises(type(error) if code is None else SystemExit) as raised:
+        cli.main()
+    if isinstance(raised.value, SystemExit):
+        assert raised.value.code == code
+        assert "there is not enough memory" in capsys.readouterr().err

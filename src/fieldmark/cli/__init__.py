@@ -23,6 +23,7 @@ import typer
 
 from fieldmark import __version__
 from fieldmark.cli.help import Command, Group, describe
+from fieldmark.utils import memory
 from fieldmark.utils.errors import FieldmarkError
 from fieldmark.utils.io import not_written
 from fieldmark.utils.logging import configure_command_line
@@ -131,6 +132,7 @@ def main() -> None:
     configure_command_line()
     try:
         with _as_program():
+            memory.check_address_space()
             command_line(next(iter(sys.argv[1:]), ""))()
     except FieldmarkError as error:
         logger.error(f"fieldmark: {error}")
@@ -141,8 +143,9 @@ def main() -> None:
             raise
         logger.info("fieldmark: stopped; finished work is saved, run the same command to resume.")
         sys.exit(EXIT_INTERRUPTED)
-    except (MemoryError, ImportError) as error:
-        if isinstance(error, ImportError) and "map segment" not in str(error):
+    except (MemoryError, ImportError, RuntimeError) as error:
+        told = {ImportError: "map segment", RuntimeError: "allocate memory"}  # RuntimeError: of PyTorch
+        if any(isinstance(error, kind) and text not in str(error) for kind, text in told.items()):
             raise
         logger.error(
             "fieldmark: there is not enough memory: raise its limit (ulimit -v, that of a container)."

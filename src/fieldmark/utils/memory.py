@@ -6,7 +6,11 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from fieldmark.utils.errors import InputError
+
 GIB = 2**30
+ADDRESS_SPACE = 2 * GIB
+"""Without which no command is begun: `index` on two cores was killed below 1 GiB."""
 _PROC = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _STATUS = Path("/proc/self/status")
@@ -47,6 +51,25 @@ def peak() -> int | None:
     except ImportError:  # Windows
         return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def check_address_space() -> None:
+    """Refuse a limit of address space (`ulimit -v`) under which the libraries for tables and networks end the
+    whole process: they cannot report it.
+
+    Raises:
+        InputError: it is below `ADDRESS_SPACE`.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < ADDRESS_SPACE:
+        raise InputError(
+            f"the address space is limited to {gib(limit)} (ulimit -v), and {gib(ADDRESS_SPACE)} are needed, "
+            "most of which is never used: raise the limit, or limit memory by a container instead."
+        )
 
 
 def gib(size: float) -> str:
