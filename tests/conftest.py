@@ -65,21 +65,47 @@ def all_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "COUNT", ALL_PROBES)
 
 
+@pytest.fixture(scope="session")
+def shared_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The converted networks of all tests of a process, by their weights: each is converted once."""
+    folder = tmp_path_factory.mktemp("shared") / "graphs"
+    folder.mkdir()
+    return folder
+
+
+def link(shared: Path, cache: Path) -> None:
+    """Put what tests share into a cache of their own."""
+    cache.mkdir(exist_ok=True)
+    (cache / shared.name).symlink_to(shared)
+
+
 @pytest.fixture(autouse=True)
 def cache(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, probe_pictures: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    probe_pictures: Path,
+    shared_graphs: Path,
 ) -> Path:
-    """A cache of the test's own: no test sees what another one kept, but for the drawn pictures."""
+    """A cache of the test's own: no test sees what another one kept, but for drawn pictures and graphs."""
     folder = tmp_path_factory.mktemp("cache")
-    (folder / probe_pictures.name).symlink_to(probe_pictures)
+    for shared in (probe_pictures, shared_graphs):
+        link(shared, folder)
     monkeypatch.setenv("FIELDMARK_CACHE", str(folder))
     return folder
 
 
+@pytest.fixture
+def own_graphs(cache: Path, shared_graphs: Path) -> None:
+    """No converted networks of other tests, for tests of the conversion and of what is kept of it."""
+    (cache / shared_graphs.name).unlink()
+
+
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kept(tmp_path_factory: pytest.TempPathFactory, shared_graphs: Path) -> Path:
     """The folder of a cache for all tests of a file."""
-    return tmp_path_factory.mktemp("kept")
+    folder = tmp_path_factory.mktemp("kept")
+    link(shared_graphs, folder)
+    return folder
 
 
 @pytest.fixture
@@ -155,11 +181,12 @@ def photos(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(insects: Path, tmp_path_factory: pytest.TempPathFactory, shared_graphs: Path) -> Path:
     """A classifier of the four insects, with a cache beside it. Not to be changed."""
     from fieldmark.training import TrainConfig, train
 
     folder = tmp_path_factory.mktemp("model")
+    link(shared_graphs, folder / "cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
         network = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")

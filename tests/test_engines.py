@@ -91,6 +91,7 @@ def test_threads_get_crops_of_their_own(small: Backbone, name: str) -> None:
     assert relative_error(threads(crops), whole) < 1e-3
 
 
+@pytest.mark.usefixtures("own_graphs")
 def test_auto_measures_once_and_keeps_its_choice(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "SECONDS", 0.05)
     assert selection.cached_choice(small.architecture, 4) is None
@@ -121,6 +122,7 @@ class Wrong:
         return np.ones((len(crops_NSS3), 512), np.float32)
 
 
+@pytest.mark.usefixtures("own_graphs")
 def test_an_engine_that_computes_something_else_is_not_chosen(
     small: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +134,7 @@ def test_an_engine_that_computes_something_else_is_not_chosen(
     assert selection.measure(small, 2, {"wrong": Wrong}) is None
 
 
+@pytest.mark.usefixtures("own_graphs")
 def test_a_choice_made_for_other_weights_is_checked(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "SECONDS", 0.01)
     monkeypatch.setattr("fieldmark.models.runtime.installed", lambda: True)
@@ -140,6 +143,7 @@ def test_a_choice_made_for_other_weights_is_checked(small: Backbone, monkeypatch
     assert engine(small, batch=2).name == "onnxruntime"
 
 
+@pytest.mark.usefixtures("own_graphs")
 def test_what_engines_are_checked_with_is_made_anew_when_it_is_damaged(small: Backbone) -> None:
     graphs.graph(small)
     (kept,) = graphs.folder().glob("*.npy")
@@ -150,6 +154,7 @@ def test_what_engines_are_checked_with_is_made_anew_when_it_is_damaged(small: Ba
         assert kept.read_bytes() == good
 
 
+@pytest.mark.usefixtures("own_graphs")
 def test_damage_in_the_cache_is_repaired(small: Backbone) -> None:
     path = graphs.graph(small)
     good = path.read_bytes()
@@ -164,6 +169,7 @@ def test_damage_in_the_cache_is_repaired(small: Backbone) -> None:
     assert selection.cached_choice(small.architecture, 2) is None
 
 
+@pytest.mark.usefixtures("own_graphs")
 def test_a_graph_that_differs_is_not_kept(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     other = load(SMALL, weights="random", seed=1)
     convert = graphs._convert
@@ -174,6 +180,7 @@ def test_a_graph_that_differs_is_not_kept(small: Backbone, monkeypatch: pytest.M
     assert list(graphs.folder().glob("*.onnx*")) == []
 
 
+@pytest.mark.usefixtures("own_graphs")
 def test_a_network_that_cannot_be_converted_still_runs(
     small: Backbone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

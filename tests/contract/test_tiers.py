@@ -88,6 +88,7 @@ def test_int8_in_openvino_needs_nncf(
     assert quantise.engine_for("auto") == "onnxruntime"
 
 
+@pytest.mark.usefixtures("own_graphs")
 def test_int8_needs_photos_and_a_network_that_can_be_quantised(
     small: Backbone, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
