@@ -175,7 +175,7 @@ class Torture:
         """Whether a disk that became read-only or broken at the very end kept a lock or an old folder."""
         now, (wanted, _) = contents(self.work), self.clean(command)
         return now.items() > wanted.items() and all(
-            Path(name).name.startswith(".") for name in now.keys() - wanted.keys()
+            any(part.startswith(".") for part in Path(name).parts) for name in now.keys() - wanted.keys()
         )
 
     def _again(self, command: Command, run: bool) -> tuple[list[str], bool]:
