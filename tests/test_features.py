@@ -288,3 +288,32 @@ def test_a_cache_without_checksums_gets_them_when_it_is_written_to(tmp_path: Pat
     _SOUND.clear()
     found = FeatureCache(tmp_path, 8, "float16").rows([key(number) for number in range(1, 5)])
     assert (found >= 0).tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_a_segment_is_emptied_whatever_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """While its rows are moved: the next process leaves nothing of it behind."""
+    cache = FeatureCache(tmp_path, 4, "float16")
+    segment = cache.segment("1-of-1")
+    fill(segment, [1, 2, 3])
+    truncate, calls = os.truncate, iter(range(9))
+
+    def stopped(path: Path, size: int) -> None:
+        if next(calls) == at:
+            raise KeyboardInterrupt
+        truncate(path, size)
+
+    monkeypatch.setattr(os, "truncate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        cache.gather()
+    monkeypatch.undo()
+    cache.gather()
+    sizes = {
+        name: (segment.folder / name).stat().st_size for name in ("index.bin", "vectors.bin", "sums.bin")
+    }
+    assert not any(sizes.values()), sizes
+    numbers = (1, 2, 3)
+    found = cache.get([key(number) for number in numbers])[:]
+    np.testing.assert_array_equal(found, np.stack([vector(number, 4) for number in numbers]))

@@ -337,7 +337,7 @@ class FeatureCache:
             StoreError: another process is writing to this cache.
             InputError: the disk is full.
         """
-        # Vectors without a key are what a read-only disk kept when the segment was emptied.
+        # Vectors are emptied last: those without a key are what a kill or a read-only disk left.
         full = [each for each in self._segments() if size_of(each._vectors)]
         if not full:
             return
@@ -346,7 +346,7 @@ class FeatureCache:
                 with suppress(StoreError), io.lock(segment.folder / "lock"), refusing(self.folder):
                     self._take(segment, writer)
                     writer.sync()  # safe here before they are deleted there
-                    for path in (segment._index, segment._vectors, segment._sums):
+                    for path in (segment._index, segment._sums, segment._vectors):
                         os.truncate(path, 0)
 
     def _segments(self) -> list[FeatureCache]:
