@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from fieldmark.app import languages, queues, wording
+from fieldmark.app import queues, wording
 from fieldmark.app.store import Project
 from fieldmark.data import readers
 from fieldmark.data.vernacular import common_names
+from fieldmark.utils import languages
 from fieldmark.utils.errors import RejectReason
 
 ROOT = Path(__file__).parents[1]

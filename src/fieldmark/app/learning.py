@@ -13,12 +13,12 @@ from typing import Any
 
 from fieldmark.app import jobs
 from fieldmark.app.jobs import Job
-from fieldmark.app.languages import say, to_say
 from fieldmark.app.store import Project
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.inference.formats.base import csv_line
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import say, to_say
 
 TIMES = {
     "quick": (to_say("As short as possible"), ("--quality", "fast")),

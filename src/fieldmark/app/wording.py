@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from fieldmark.app.languages import number, say, say_count, to_say
 from fieldmark.app.store import EMPTY
 from fieldmark.utils.errors import RejectReason
+from fieldmark.utils.languages import number, say, say_count, to_say
 
 NOT_NAMED, UNKNOWN = "not named", "unknown"
 """What stands in the place of a species where there is none."""
