@@ -3,8 +3,8 @@
     python scripts/messages.py
 
 Messages are the texts given to `say`, `say_count` and `to_say` in the modules and templates of src/fieldmark.
-Each `.po` gets those that are new, without a translation, and loses those that are gone; then the `.mo` beside
-it is written. What is left to translate is listed.
+Each `.po` gets those that are new, without a translation, and loses those that are gone; then the `.mo`
+beside it is written. What is left to translate is listed.
 """
 
 from __future__ import annotations

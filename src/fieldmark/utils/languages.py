@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
+from fieldmark.utils.errors import InputError
+
 LANGUAGES = {"en": "English", "de": "Deutsch", "es": "Español", "fr": "Français", "pt": "Português"}
 """The languages by their codes (ISO 639-1), each called as its speakers do."""
 SETTING = "language"
@@ -29,6 +31,17 @@ _of_page: list[Callable[[], str | None]] = []
 def speak(language: str) -> None:
     """Use a language from now on in this context; English for one that there is not."""
     _language.set(language if language in LANGUAGES else "en")
+
+
+def refuse_other(language: str) -> None:
+    """Refuse a language that there is not, in a configuration.
+
+    Raises:
+        InputError: of what it could be.
+    """
+    if language not in LANGUAGES:
+        *first, last = LANGUAGES
+        raise InputError(f"language is {language!r}: choose {', '.join(first)} or {last}.")
 
 
 @contextmanager
@@ -84,6 +97,11 @@ def number(value: float, digits: int = 0, sign: str = "") -> str:
     """Return a number as it is written in the language of this context; `sign="+"` shows that of any."""
     thousands, point = _POINTS[spoken()]
     return f"{value:{sign},.{digits}f}".translate({ord(","): thousands, ord("."): point})
+
+
+def decimal_point() -> str:
+    """Return what stands before the decimals of a number in the language of this context."""
+    return _POINTS[spoken()][1]
 
 
 def percent(share: float, digits: int = 0, sign: str = "") -> str:
