@@ -2,9 +2,9 @@
 
     python scripts/messages.py
 
-Messages are the texts given to `say`, `say_count` and `to_say` in the modules and templates of src/fieldmark.
-Each `.po` gets those that are new, without a translation, and loses those that are gone; then the `.mo`
-beside it is written. What is left to translate is listed.
+Messages are the texts given to `say`, `say_count` and `to_say` in the modules, templates and scripts of
+src/fieldmark. Each `.po` gets those that are new, without a translation, and loses those that are gone; then
+the `.mo` beside it is written. What is left to translate is listed.
 """
 
 from __future__ import annotations
@@ -57,9 +57,8 @@ def main() -> int:
 def messages(folder: Path) -> list[Message]:
     """Return the messages of all modules and templates below a folder, each once, in alphabetical order."""
     found: dict[Message, None] = {}
-    for path in sorted((*folder.rglob("*.py"), *folder.rglob("*.html"))):
-        said = _in_template if path.suffix == ".html" else _in_module
-        for name, given in said(path.read_text(encoding="utf-8")):
+    for path in sorted(each for each in folder.rglob("*") if each.suffix in _READ):
+        for name, given in _READ[path.suffix](path.read_text(encoding="utf-8")):
             texts = [each for each in given[: _SAYING.get(name, 0)] if isinstance(each, str)]
             if texts:
                 found.setdefault((texts[0], texts[1] if len(texts) > 1 else ""))
@@ -78,6 +77,15 @@ def _in_template(text: str) -> Iterator[tuple[str, list[object]]]:
     for node in Environment().parse(text).find_all(nodes.Call):
         if isinstance(node.node, nodes.Name):
             yield node.node.name, [each.value for each in node.args if isinstance(each, nodes.Const)]
+
+
+def _in_script(text: str) -> Iterator[tuple[str, list[object]]]:
+    """Yield the messages in a script of a page, as `_in_module` does."""
+    for message in re.findall(r'\bsay(?:With)?\("([^"]+)"', text):
+        yield "say", [message]
+
+
+_READ = {".py": _in_module, ".html": _in_template, ".js": _in_script}
 
 
 def read(path: Path) -> Catalogue:

@@ -45,7 +45,8 @@ def classifier_page(
     Args:
         about: The provenance. Required: `name`, `command`, `backbone`, `weights` (their source, or
             "random"). Optional: `created` (ISO date), `weights_complete` (default True), `photos` (`train`,
-            `val`, `test`, and `rejected`: reason to number), `curve` (for each epoch `epoch`, `train_loss`, `val_loss`, `val_error`), `seconds` (stage to seconds),
+            `val`, `test`, and `rejected`: reason to number), `curve` (for each epoch `epoch`,
+            `train_loss`, `val_loss`, `val_error`), `seconds` (stage to seconds),
             `temperature` (of the logits; None: not calibrated), `threshold` (`precision`, `score`,
             `coverage` on validation photos; or None), `licence`, `chosen` (setting to value), `grown`
             (see `fieldmark.training.extend`), `ensemble`, `tried`, `tuned`, `passed_over` and `beside`
