@@ -17,7 +17,7 @@ from fieldmark.experiments import paper
 from fieldmark.experiments.records import Finding, StudyRecord, StudyRow
 from fieldmark.reports import page
 from fieldmark.utils.errors import InputError
-from fieldmark.utils.languages import decimal_point, number, say, say_count, to_say
+from fieldmark.utils.languages import number, say, say_count, to_say
 
 EvaluationOf = Callable[[str], Evaluation | None]
 
@@ -222,8 +222,8 @@ def _pruning(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
         ),
         say(
             "error {complete} without and {pruned} with pruning; it does not say over which classes",
-            complete=_exact(paper.TABLE_2["complete"]),
-            pruned=_exact(paper.TABLE_2["pruned"]),
+            complete=page.exact(paper.TABLE_2["complete"]),
+            pruned=page.exact(paper.TABLE_2["pruned"]),
         ),
     )
 
@@ -273,8 +273,8 @@ def _test(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
         )
     theirs = say(
         "{test} on test and {validation} on validation photos",
-        test=_exact(paper.TEST_ERROR),
-        validation=_exact(paper.TABLE_3["resnext"]),
+        test=page.exact(paper.TEST_ERROR),
+        validation=page.exact(paper.TABLE_3["resnext"]),
     )
     return Finding(say("Does it hold on the test photos, which no choice used?"), answer, theirs)
 
@@ -335,8 +335,3 @@ def _literal(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
 def _names(rows: Sequence[StudyRow]) -> str:
     *names, last = dict.fromkeys(row.label for row in rows)
     return say("{names} and {last}", names=", ".join(names), last=last) if names else last
-
-
-def _exact(value: float) -> str:
-    """Write a number of the paper with the decimals that it has there."""
-    return str(value).replace(".", decimal_point())

@@ -45,6 +45,11 @@ def decimal(value: float | None, places: int = 3) -> str:
     return NOTHING if value is None else number(value, places)
 
 
+def exact(value: object) -> str:
+    """Format a number with the decimals that it has, and a text as it is."""
+    return str(value).replace(".", decimal_point()) if isinstance(value, float) else str(value)
+
+
 def interval(value: Sequence[float] | None, places: int = 3) -> str:
     """Format an interval: 0.210 to 0.251."""
     return NOTHING if value is None else _range(number(value[0], places), number(value[1], places))
@@ -132,7 +137,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = (count, photos, decimal, interval, percent, percents, signed, signed_interval, word)
+    formats = (count, photos, decimal, exact, interval, percent, percents, signed, signed_interval, word)
     environment.filters |= {each.__name__: each for each in formats} | {"duration": seconds}
     environment.filters["sections"] = re.compile(r'<section id="([^"]+)">\s*<h2>(.*?)</h2>').findall
     environment.globals |= {"say": say_safely, "say_count": say_count_safely, "language": spoken}

@@ -37,6 +37,7 @@ _VARIABLES = {
 }
 _MARKERS = "osD^v"
 _LEGEND: dict[str, Any] = {"frameon": False, "labelcolor": INK}
+_WIDEST = 70  # characters of a legend in one line
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,9 @@ def _dots_legend(figure: Figure, axes: Axes, rows: Sequence[Dot], theirs: str) -
         for shown, marker, edge, face, label in keys
         if shown
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), **_LEGEND)
+    long = sum(len(label) for shown, *_, label in keys if shown) > _WIDEST
+    columns = 2 if long else len(handles)
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, **_LEGEND)
 
 
 def places(

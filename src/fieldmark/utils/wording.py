@@ -80,6 +80,7 @@ _OTHERS: dict[str, str] = {
     # weights
     "random weights": to_say("random weights"),
     "partial weights": to_say("partial weights"),
+    "from scratch": to_say("from scratch"),
 }
 
 _WORDS = REASONS | RANKS | _OTHERS
