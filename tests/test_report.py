@@ -578,7 +578,7 @@ def test_classifier_page_needs_only_the_required_provenance() -> None:
         about, EVALUATIONS["pruned"], taxonomy=Taxonomy([]), photos=lambda _: None, train_counts={}
     )
     pruned = PHOTOS - int(EVALUATIONS["pruned"].kept_N.sum())
-    assert f"with {page.plural(pruned, 'photo')} of pruned classes" in text
+    assert f"with {page.photos(pruned)} of pruned classes" in text
     assert "training photos</th>" not in text
 
 
@@ -597,9 +597,7 @@ def test_error_in_plain_words(error: float, words: str) -> None:
 
 
 def test_number_formats() -> None:
-    assert [page.plural(n, "photo") for n in (0, 1, 2000)] == ["0 photos", "1 photo", "2,000 photos"]
-    assert page.plural(1, "class", "classes") == "1 class"
-    assert page.plural(2, "class", "classes") == "2 classes"
+    assert [page.photos(n) for n in (0, 1, 2000)] == ["0 photos", "1 photo", "2,000 photos"]
     assert page.percents([0.1, 0.25]) == "10.0 to 25.0 %"
     assert page.count(268243) == "268,243"
     assert page.interval([0.1, 0.25]) == "0.100 to 0.250"

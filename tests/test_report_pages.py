@@ -15,6 +15,7 @@ from fieldmark.evaluation.results import Evaluation
 from fieldmark.reports import classifier_page
 from fieldmark.reports.confusion_matrix import matrix
 from fieldmark.reports.thumbnails import MOST_SPECIES, examples
+from tests.test_report import make_study
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -90,7 +91,7 @@ def check_text(photo: Path) -> str:
 def pages(tmp_path_factory: pytest.TempPathFactory, photo: Path, check_text: str) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pages")
     texts = {"2": classifier_text(2, 30, photo), "10": classifier_text(10, 100, photo)}
-    texts |= {"525": classifier_text(525, 1600, photo), "check": check_text}
+    texts |= {"525": classifier_text(525, 1600, photo), "check": check_text, "study": make_study(lambda _: photo)}
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text)
     return {name: (folder / f"{name}.html").as_uri() for name in texts}
@@ -105,7 +106,7 @@ def opened(browser: Any, address: str, width: int = 1280, scheme: str = "light")
     return page
 
 
-@pytest.mark.parametrize("name", ["2", "10", "525", "check"])
+@pytest.mark.parametrize("name", ["2", "10", "525", "check", "study"])
 def test_nothing_is_wider_than_a_phone(browser: Any, pages: dict[str, str], name: str) -> None:
     page = opened(browser, pages[name], 390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
@@ -118,7 +119,7 @@ def test_nothing_is_wider_than_a_phone(browser: Any, pages: dict[str, str], name
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["10", "check"])
+@pytest.mark.parametrize("name", ["10", "check", "study"])
 def test_everybody_can_read_it(
     browser: Any, pages: dict[str, str], check_accessibility: Any, name: str, scheme: str
 ) -> None:

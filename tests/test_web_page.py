@@ -403,10 +403,27 @@ def test_accessible_names_and_contrast(browser: Any, server: Any, scheme: str) -
     assert {text: ratio for text, ratio in pages.items() if ratio < 4.5} == {}
 
 
-def test_api_documentation_page(page: Any, server: Any) -> None:
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_it(browser: Any, server: Any, check_accessibility: Any, scheme: str) -> None:
+    """Without photos and with every answer, with all that can be opened; and the page about the API."""
+    options = {"color_scheme": scheme, "reduced_motion": "reduce"}
+    if scheme == "dark":
+        options["viewport"] = {"width": 390, "height": 800}
+    for page in opened(browser, server, **options):
+        check_accessibility(page)
+        card = add(page, RED, GREEN, BLUE, BLACK, upload("bad.jpg", b"no photo")).first
+        card.get_by_role("button", name="Where it looked").click()
+        playwright.expect(card.locator(".heat")).to_be_visible(timeout=60_000)
+        page.evaluate("document.querySelectorAll('#where, #key-form').forEach((e) => { e.hidden = false; })")
+        check_accessibility(page)
+        page.goto(f"{server.url}/docs")
+        assert "POST /v1/predict" in page.locator("main").inner_text()
+        check_accessibility(page)
+
+
+def test_the_page_leads_to_the_documentation_of_the_api(page: Any) -> None:
     page.get_by_role("link", name="API").click()
     page.wait_for_url("**/docs")
-    assert "POST /v1/predict" in page.locator("main").inner_text()
 
 
 def test_the_page_is_part_of_the_package() -> None:
@@ -414,5 +431,5 @@ def test_the_page_is_part_of_the_package() -> None:
 
     folder = Path(fieldmark.serving.__file__).parent
     files = {str(path.relative_to(folder)) for path in folder.glob("*/*")}
-    assert {f"static/{name}" for name in ("index.html", "app.js", "style.css", "icon.svg")} <= files
-    assert "templates/docs.html" in files
+    assert {f"static/{name}" for name in ("app.js", "style.css", "icon.svg")} <= files
+    assert {"templates/index.html", "templates/docs.html"} <= files
