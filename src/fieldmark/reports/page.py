@@ -134,6 +134,7 @@ def _environment() -> Environment:
         loader=FunctionLoader(text),
         autoescape=True,
         undefined=StrictUndefined,
+        optimized=False,  # else filters of constants are computed once, in the language of the first page
         trim_blocks=True,
         lstrip_blocks=True,
     )
