@@ -198,7 +198,6 @@ def test_a_report_is_in_its_language(language: str, photo: Path) -> None:
 
 
 def test_axes_are_in_the_language_and_a_long_legend_has_two_lines(photo: Path) -> None:
-    page._environment.cache_clear()
     with languages.speaking("de"):
         text = make_study(lambda _: photo)
     assert '<td class="n paper">0,69</td>' in text

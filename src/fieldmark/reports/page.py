@@ -27,7 +27,7 @@ def render(template: str, **context: Any) -> str:
 
     It is in the language of this context, see `fieldmark.utils.languages`.
     """
-    return _environment().get_template(template).render(**context)
+    return _environment(spoken()).get_template(template).render(**context)
 
 
 def count(value: float | None) -> str:
@@ -122,7 +122,8 @@ def _escaped(values: Mapping[str, object]) -> dict[str, object]:
 
 
 @cache
-def _environment() -> Environment:
+def _environment(language: str) -> Environment:
+    """The environment of one language: filters of constants are computed when a template is compiled."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     folder = resources.files("fieldmark.reports") / "templates"
@@ -134,14 +135,13 @@ def _environment() -> Environment:
         loader=FunctionLoader(text),
         autoescape=True,
         undefined=StrictUndefined,
-        optimized=False,  # else filters of constants are computed once, in the language of the first page
         trim_blocks=True,
         lstrip_blocks=True,
     )
     formats = (count, photos, decimal, exact, interval, percent, percents, signed, signed_interval, word)
     environment.filters |= {each.__name__: each for each in formats} | {"duration": seconds}
     environment.filters["sections"] = re.compile(r'<section id="([^"]+)">\s*<h2>(.*?)</h2>').findall
-    environment.globals |= {"say": say_safely, "say_count": say_count_safely, "language": spoken}
+    environment.globals |= {"say": say_safely, "say_count": say_count_safely, "language": language}
     # Style and script are trusted: they are not escaped.
     environment.globals |= {
         "style": Markup(text("theme.css") + text("style.css")),
