@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.test_report import found_by_check, make_study
+from tests.test_report_languages import whole_classifier
 
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.reports import classifier_page
 from fieldmark.reports.confusion_matrix import matrix
 from fieldmark.reports.thumbnails import MOST_SPECIES, examples
+from fieldmark.utils.languages import speaking
+
+LONG = ("de", "de-study", "fr", "fr-study")
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -72,6 +76,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory, photo: Path, check_text: str
         "check": check_text,
         "study": make_study(lambda _: photo),
     }
+    for language in ("de", "fr"):  # with long words
+        with speaking(language):
+            texts |= {language: whole_classifier(photo), f"{language}-study": make_study(lambda _: photo)}
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text)
     return {name: (folder / f"{name}.html").as_uri() for name in texts}
@@ -86,7 +93,7 @@ def opened(browser: Any, address: str, width: int = 1280, scheme: str = "light")
     return page
 
 
-@pytest.mark.parametrize("name", ["2", "10", "525", "check", "study"])
+@pytest.mark.parametrize("name", ["2", "10", "525", "check", "study", *LONG])
 def test_nothing_is_wider_than_a_phone(browser: Any, pages: dict[str, str], name: str) -> None:
     page = opened(browser, pages[name], 390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
@@ -99,7 +106,7 @@ def test_nothing_is_wider_than_a_phone(browser: Any, pages: dict[str, str], name
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["10", "check", "study"])
+@pytest.mark.parametrize("name", ["10", "check", "study", "de"])
 def test_everybody_can_read_it(
     browser: Any, pages: dict[str, str], check_accessibility: Any, name: str, scheme: str
 ) -> None:
