@@ -1,10 +1,10 @@
-"""Renew the catalogues of the application's messages, and compile them.
+"""Renew the catalogues of the messages, and compile them.
 
     python scripts/messages.py
 
-Messages are the texts given to `say`, `say_count` and `to_say` in src/fieldmark/app. Each `.po` gets those
-that are new, without a translation, and loses those that are gone; then the `.mo` beside it is written. What
-is left to translate is listed.
+Messages are the texts given to `say`, `say_count` and `to_say` in the modules, templates and scripts of
+src/fieldmark. Each `.po` gets those that are new, without a translation, and loses those that are gone; then
+the `.mo` beside it is written. What is left to translate is listed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import ast
 import re
 import struct
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from fieldmark.app.languages import DOMAIN, LANGUAGES, LOCALE
+from jinja2 import Environment, nodes
+
+from fieldmark.utils.languages import DOMAIN, LANGUAGES, LOCALE
 
 Message = tuple[str, str]
 """A message, and its form for several, or ""."""
@@ -53,20 +55,37 @@ def main() -> int:
 
 
 def messages(folder: Path) -> list[Message]:
-    """Return the messages of all modules below a folder, each once, in the order of the code."""
+    """Return the messages of all modules and templates below a folder, each once, in alphabetical order."""
     found: dict[Message, None] = {}
-    for path in sorted(folder.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-                continue
-            texts = [
-                each.value
-                for each in node.args[: _SAYING.get(node.func.id, 0)]
-                if isinstance(each, ast.Constant) and isinstance(each.value, str)
-            ]
+    for path in sorted(each for each in folder.rglob("*") if each.suffix in _READ):
+        for name, given in _READ[path.suffix](path.read_text(encoding="utf-8")):
+            texts = [each for each in given[: _SAYING.get(name, 0)] if isinstance(each, str)]
             if texts:
                 found.setdefault((texts[0], texts[1] if len(texts) > 1 else ""))
     return sorted(found, key=lambda each: each[0].casefold())
+
+
+def _in_module(text: str) -> Iterator[tuple[str, list[object]]]:
+    """Yield the calls in a module: the function's name, and the constants among its arguments."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.func.id, [each.value for each in node.args if isinstance(each, ast.Constant)]
+
+
+def _in_template(text: str) -> Iterator[tuple[str, list[object]]]:
+    """Yield the calls in a template, as `_in_module` does."""
+    for node in Environment().parse(text).find_all(nodes.Call):
+        if isinstance(node.node, nodes.Name):
+            yield node.node.name, [each.value for each in node.args if isinstance(each, nodes.Const)]
+
+
+def _in_script(text: str) -> Iterator[tuple[str, list[object]]]:
+    """Yield the messages in a script of a page, as `_in_module` does."""
+    for message in re.findall(r'\bsay(?:With)?\("([^"]+)"', text):
+        yield "say", [message]
+
+
+_READ = {".py": _in_module, ".html": _in_template, ".js": _in_script}
 
 
 def read(path: Path) -> Catalogue:

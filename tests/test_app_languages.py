@@ -1,4 +1,4 @@
-"""The languages of the application: whole catalogues, numbers, the choice by the browser."""
+"""The languages: whole catalogues, numbers, the choice by the browser, what the application passes on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from fieldmark.app import languages, queues, wording
+from fieldmark.app import checking, jobs, learning, queues, wording
 from fieldmark.app.store import Project
 from fieldmark.data import readers
 from fieldmark.data.vernacular import common_names
+from fieldmark.utils import languages
 from fieldmark.utils.errors import RejectReason
 
 ROOT = Path(__file__).parents[1]
@@ -118,3 +119,21 @@ def test_common_names_are_those_of_the_readers_language(tmp_path: Path, draw: An
 )
 def test_the_language_is_the_one_that_the_browser_prefers(header: str, language: str) -> None:
     assert languages.preferred(header) == language
+
+
+def test_jobs_write_their_reports_in_the_language_of_who_starts_them(
+    tmp_path: Path, draw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for label in range(2):
+        (tmp_path / "photos" / f"species {label}").mkdir(parents=True)
+        (tmp_path / "photos" / f"species {label}" / "a.jpg").write_bytes(draw(label, 0))
+    project = Project(tmp_path / "project")
+    project.add_labelled(readers.read(tmp_path / "photos"), tmp_path / "photos")
+    monkeypatch.setattr(jobs.Job, "start", lambda _: None)
+    monkeypatch.setattr(jobs, "running", lambda _: None)
+    assert "--language" not in learning.train(project).about["words"]
+    languages.speak("de")
+    for job in (learning.train(project, more="--language fr"), checking.check(project)):
+        at = job.about["words"].index("--language")
+        assert job.about["words"][at + 1] == "de"
+    assert learning.train(project, more="--language fr").about["words"][-2:] == ["--language", "fr"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import scipy.special
 from PIL import Image
@@ -25,7 +26,7 @@ from fieldmark.evaluation.results import Evaluation
 from fieldmark.experiments import findings
 from fieldmark.experiments.records import StudyRecord, StudyRow
 from fieldmark.experiments.study_page import study_page
-from fieldmark.reports import classifier_page, page, plots, thumbnails
+from fieldmark.reports import check_page, classifier_page, page, plots, thumbnails
 
 NAMES = ["Vanessa atalanta", "Vanessa cardui", "Columba livia", "Columba oenas", "Salmo <trutta>"]
 TAXONOMY = Taxonomy(
@@ -228,6 +229,32 @@ def make_classifier(photo_of: Callable[[str], Path | None], **change: Any) -> st
         taxonomy=TAXONOMY,
         photos=photo_of,
         train_counts={str(at): 50 + at for at in range(5)},
+    )
+
+
+def found_by_check(photo: Path, taxonomy: Taxonomy = TAXONOMY) -> str:
+    """The page of a check with two photos that are found for every reason."""
+    columns = {
+        **{"id": ["folder/a.jpg", "folder/b.jpg"], "taxon_id": ["0", "1"], "part": ["train", None]},
+        **{"together": ["x", "x"], "twins": ["x", "x"], "alike": [0.9, 0.9], "labels_differ": [True, True]},
+        **{"leak": [True, True], "review": [1, None], "suspect": [1, None], "likelier": ["1", None]},
+        **{"dark": [True, False], "blurred": [False, False], "tiny": [False, False]},
+        **{"rotated": [False, False], "brightness": [0.1, 0.5], "blur": [0.1, 0.2], "sideways": [0.0, 0.0]},
+        **{"short_side": [60, 60]},
+    }
+    names = ("duplicates", "near-duplicates", "leaks", "labels", "dark", "blurred", "tiny", "rotated")
+    about = {
+        **{"name": "photos", "command": "fieldmark check", "dropped": {"truncated": 1}},
+        **{"rejected_names": {"truncated": ["folder/bad.jpg"]}, "dark": 0.1, "blurred": 0.8, "tiny": 100},
+        **{"rotated": 2.0, "label_precision": 0.5},
+    }
+    summary = {**dict.fromkeys(names, 1), "photos": 2, "labelled": 2, "clock": 1, "to_review": 1}
+    return check_page(
+        pl.DataFrame(columns),
+        {**summary, "label_precision": 0.6},
+        taxonomy=taxonomy,
+        photos=lambda _: photo,
+        about=about,
     )
 
 
@@ -578,7 +605,7 @@ def test_classifier_page_needs_only_the_required_provenance() -> None:
         about, EVALUATIONS["pruned"], taxonomy=Taxonomy([]), photos=lambda _: None, train_counts={}
     )
     pruned = PHOTOS - int(EVALUATIONS["pruned"].kept_N.sum())
-    assert f"with {page.plural(pruned, 'photo')} of pruned classes" in text
+    assert f"with {page.photos(pruned)} of pruned classes" in text
     assert "training photos</th>" not in text
 
 
@@ -597,9 +624,7 @@ def test_error_in_plain_words(error: float, words: str) -> None:
 
 
 def test_number_formats() -> None:
-    assert [page.plural(n, "photo") for n in (0, 1, 2000)] == ["0 photos", "1 photo", "2,000 photos"]
-    assert page.plural(1, "class", "classes") == "1 class"
-    assert page.plural(2, "class", "classes") == "2 classes"
+    assert [page.photos(n) for n in (0, 1, 2000)] == ["0 photos", "1 photo", "2,000 photos"]
     assert page.percents([0.1, 0.25]) == "10.0 to 25.0 %"
     assert page.count(268243) == "268,243"
     assert page.interval([0.1, 0.25]) == "0.100 to 0.250"

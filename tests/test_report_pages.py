@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 from PIL import Image
+from tests.test_report import found_by_check, make_study
+from tests.test_report_languages import whole_classifier
 
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.reports import classifier_page
 from fieldmark.reports.confusion_matrix import matrix
 from fieldmark.reports.thumbnails import MOST_SPECIES, examples
+from fieldmark.utils.languages import speaking
+
+LONG = ("de", "de-study", "fr", "fr-study")
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -60,37 +64,21 @@ def classifier_text(classes: int, photos: int, photo: Path) -> str:
 
 @pytest.fixture(scope="module")
 def check_text(photo: Path) -> str:
-    from fieldmark.reports import check_page
-
-    columns = {
-        **{"id": ["folder/a.jpg", "folder/b.jpg"], "taxon_id": ["0", "1"], "part": ["train", None]},
-        **{"together": ["x", "x"], "twins": ["x", "x"], "alike": [0.9, 0.9], "labels_differ": [True, True]},
-        **{"leak": [True, True], "review": [1, None], "suspect": [1, None], "likelier": ["1", None]},
-        **{"dark": [True, False], "blurred": [False, False], "tiny": [False, False]},
-        **{"rotated": [False, False], "brightness": [0.1, 0.5], "blur": [0.1, 0.2], "sideways": [0.0, 0.0]},
-        **{"short_side": [60, 60]},
-    }
-    names = ("duplicates", "near-duplicates", "leaks", "labels", "dark", "blurred", "tiny", "rotated")
-    about = {
-        **{"name": "photos", "command": "fieldmark check", "dropped": {"truncated": 1}},
-        **{"rejected_names": {"truncated": ["folder/bad.jpg"]}, "dark": 0.1, "blurred": 0.8, "tiny": 100},
-        **{"rotated": 2.0, "label_precision": 0.5},
-    }
-    summary = {**dict.fromkeys(names, 1), "photos": 2, "labelled": 2, "clock": 1, "to_review": 1}
-    return check_page(
-        pl.DataFrame(columns),
-        {**summary, "label_precision": 0.6},
-        taxonomy=scored(2, 4)[1],
-        photos=lambda _: photo,
-        about=about,
-    )
+    return found_by_check(photo, scored(2, 4)[1])
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory, photo: Path, check_text: str) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pages")
     texts = {"2": classifier_text(2, 30, photo), "10": classifier_text(10, 100, photo)}
-    texts |= {"525": classifier_text(525, 1600, photo), "check": check_text}
+    texts |= {
+        "525": classifier_text(525, 1600, photo),
+        "check": check_text,
+        "study": make_study(lambda _: photo),
+    }
+    for language in ("de", "fr"):  # with long words
+        with speaking(language):
+            texts |= {language: whole_classifier(photo), f"{language}-study": make_study(lambda _: photo)}
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text)
     return {name: (folder / f"{name}.html").as_uri() for name in texts}
@@ -105,7 +93,7 @@ def opened(browser: Any, address: str, width: int = 1280, scheme: str = "light")
     return page
 
 
-@pytest.mark.parametrize("name", ["2", "10", "525", "check"])
+@pytest.mark.parametrize("name", ["2", "10", "525", "check", "study", *LONG])
 def test_nothing_is_wider_than_a_phone(browser: Any, pages: dict[str, str], name: str) -> None:
     page = opened(browser, pages[name], 390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
@@ -118,7 +106,7 @@ def test_nothing_is_wider_than_a_phone(browser: Any, pages: dict[str, str], name
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["10", "check"])
+@pytest.mark.parametrize("name", ["10", "check", "study", "de"])
 def test_everybody_can_read_it(
     browser: Any, pages: dict[str, str], check_accessibility: Any, name: str, scheme: str
 ) -> None:

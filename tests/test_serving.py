@@ -32,6 +32,7 @@ from fieldmark.serving.batcher import THREADS, Batcher
 from fieldmark.serving.config import ServeConfig
 from fieldmark.serving.middleware import JsonLines
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import LANGUAGES
 from fieldmark.utils.typing import ByteArray
 
 KEY = "correct-horse-battery"
@@ -391,6 +392,19 @@ def test_every_route_is_documented_and_no_page_names_another_host(web: httpx.Cli
     for page in ("/", "/docs", "/static/app.js", "/static/style.css", "/static/icon.svg"):
         outside = re.findall(r"(?:https?:)?//[\w.]+\.\w+[^\s\"')]*", web.get(page).text)
         assert {each.split("/")[2] for each in outside} <= {"127.0.0.1:8000", "www.w3.org"}
+
+
+def test_the_page_is_one_for_each_language(web: httpx.Client) -> None:
+    tags = set()
+    for language in LANGUAGES:
+        answer = web.get("/", headers={"Accept-Language": f"{language}-XX,it;q=0.1"})
+        assert f'<html lang="{language}">' in answer.text
+        assert (answer.headers["vary"], answer.headers["content-language"]) == ("Accept-Language", language)
+        tags.add(answer.headers["etag"])
+    assert len(tags) == len(LANGUAGES)
+    assert '<html lang="en">' in web.get("/", headers={"Accept-Language": "it"}).text
+    refused = web.post("/v1/predict", content=b"no photo", headers={"Accept-Language": "de"}).json()
+    assert refused["error"]["message"].startswith("This file is not a photo.")  # the API is in English
 
 
 def test_static_files_are_cached_by_the_browser(web: httpx.Client) -> None:

@@ -18,7 +18,9 @@ from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
 from fieldmark.evaluation.location_prior import KernelPrior, LocationRule
 from fieldmark.inference.classifier import Answer, Classifier, HigherTaxon, Prediction
 from fieldmark.inference.classifier.location import LocationPrior
+from fieldmark.serving import web_page
 from fieldmark.serving.config import ServeConfig
+from fieldmark.utils import languages
 from fieldmark.utils.typing import ByteArray, FloatArray
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -403,10 +405,82 @@ def test_accessible_names_and_contrast(browser: Any, server: Any, scheme: str) -
     assert {text: ratio for text, ratio in pages.items() if ratio < 4.5} == {}
 
 
-def test_api_documentation_page(page: Any, server: Any) -> None:
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_it(browser: Any, server: Any, check_accessibility: Any, scheme: str) -> None:
+    """Without photos and with every answer, with all that can be opened; and the page about the API."""
+    options = {"color_scheme": scheme, "reduced_motion": "reduce"}
+    if scheme == "dark":
+        options["viewport"] = {"width": 390, "height": 800}
+    for page in opened(browser, server, **options):
+        check_accessibility(page)
+        card = add(page, RED, GREEN, BLUE, BLACK, upload("bad.jpg", b"no photo")).first
+        card.get_by_role("button", name="Where it looked").click()
+        playwright.expect(card.locator(".heat")).to_be_visible(timeout=60_000)
+        page.evaluate("document.querySelectorAll('#where, #key-form').forEach((e) => { e.hidden = false; })")
+        check_accessibility(page)
+        page.goto(f"{server.url}/docs")
+        assert "POST /v1/predict" in page.locator("main").inner_text()
+        check_accessibility(page)
+
+
+def test_the_page_leads_to_the_documentation_of_the_api(page: Any) -> None:
     page.get_by_role("link", name="API").click()
     page.wait_for_url("**/docs")
-    assert "POST /v1/predict" in page.locator("main").inner_text()
+
+
+class Marked:
+    """A catalogue in which each message is the English one between brackets."""
+
+    def gettext(self, message: str) -> str:
+        return f"⟦{message}⟧"
+
+
+def test_nothing_of_the_page_is_left_in_english(
+    browser: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(languages, "_catalogue", lambda language: Marked())
+    web_page._page.cache_clear()
+    for page in opened(browser, server, locale="de-DE"):
+        page.route("**/v1/predict*", lambda route: route.abort(), times=1)
+        add(page, RED)
+        add(page, RED, GREEN, BLUE, BLACK, upload("bad.jpg", b"no photo"))
+        page.locator(".show-heat").nth(1).click()
+        playwright.expect(page.locator(".heat").nth(1)).to_be_visible(timeout=60_000)
+        page.evaluate("document.querySelectorAll('#where, #key-form').forEach((e) => { e.hidden = false; })")
+        found = page.evaluate(READ)
+        page.locator(".remove").first.click()
+        found.append(page.locator("#status").inner_text())
+    web_page._page.cache_clear()
+    text, before = "\n".join(found), ""
+    assert text.count("⟦") > 50
+    while text != before:  # messages with messages in them
+        before, text = text, re.sub(r"⟦[^⟦⟧]*⟧", "", text)
+    names = {word for bee in BEES for name in (bee.common_name, *bee.ranks.values()) for word in words(name)}
+    assert words(text) <= names | {"fieldmark", "api", "jpg", "bad", "red", "green", "blue", "black"}
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall("[a-z]{3,}", text.lower()))
+
+
+READ = """() => [...document.querySelectorAll("[lang=en], .path")].map((e) => e.remove()) &&
+    [document.body.innerText, ...[...document.querySelectorAll("body *")]
+    .filter((e) => e.checkVisibility())
+    .flatMap((e) => [e.getAttribute("aria-label"), e.getAttribute("alt"), e.title])
+    .filter((text) => text)]"""
+
+
+def test_the_page_speaks_the_language_of_the_browser(browser: Any, server: Any) -> None:
+    for page in opened(browser, server, locale="de-AT"):
+        assert page.evaluate("document.documentElement.lang") == "de"
+        card = add(page, BLUE).first
+        assert "Am wahrscheinlichsten ist Honey bee Apis mellifera (40,0 %), aber die" in card.inner_text()
+        assert page.locator("#status").inner_text() == "Nicht sicher."
+        bad = add(page, upload("bad.jpg", b"no photo")).first
+        assert "Diese Datei ist kein Foto. Senden Sie JPEG" in bad.inner_text()
+        assert add(page, GREEN).first.locator("h2").inner_text() == "Gattung: Bombus"
+        playwright.expect(page.locator("#about")).to_contain_text("4 Klassen")
+        assert page.locator("#about [lang=en]").inner_text().startswith("Top-1 error")
 
 
 def test_the_page_is_part_of_the_package() -> None:
@@ -414,5 +488,5 @@ def test_the_page_is_part_of_the_package() -> None:
 
     folder = Path(fieldmark.serving.__file__).parent
     files = {str(path.relative_to(folder)) for path in folder.glob("*/*")}
-    assert {f"static/{name}" for name in ("index.html", "app.js", "style.css", "icon.svg")} <= files
-    assert "templates/docs.html" in files
+    assert {f"static/{name}" for name in ("app.js", "style.css", "icon.svg")} <= files
+    assert {"templates/index.html", "templates/docs.html"} <= files

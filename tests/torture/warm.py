@@ -78,7 +78,7 @@ def _warm_up() -> None:
     ):
         setattr(module, name, other)
     for template in ("base", "check", "classifier", "macros", "study"):
-        page._environment().get_template(f"{template}.html")
+        page._environment("en").get_template(f"{template}.html")
     backbone = models.load(NETWORK, weights="random")
     side = backbone.architecture.input_size
     with torch.inference_mode():

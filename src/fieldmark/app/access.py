@@ -17,8 +17,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fieldmark.app import languages
 from fieldmark.app.store import Project
+from fieldmark.utils import languages
 
 _HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HEADERS = {

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from fieldmark.app import decisions, learning
 from fieldmark.app.jobs import Job
-from fieldmark.app.languages import say, to_say
 from fieldmark.app.queues import Group, Wall
 from fieldmark.app.store import Project
 from fieldmark.data.events import Shot, number_events
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import say, to_say
 
 Listing = Literal["copies", "bursts", "poor", "labels", "out"]
 TITLES: dict[Listing, str] = {

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fieldmark.app.languages import say
 from fieldmark.app.store import Project, State, now
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import say
 
 _LONGEST = 200  # characters of a name
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 from fieldmark import __version__
 from fieldmark.app import decisions, results
-from fieldmark.app.languages import say, to_say
 from fieldmark.app.learning import classifier_of
 from fieldmark.app.results import Observation
 from fieldmark.app.store import Project, now
@@ -20,6 +19,7 @@ from fieldmark.inference.formats.tidy import clock_time
 from fieldmark.inference.record import Record
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import say, to_say
 
 logger = logging.getLogger(__name__)
 

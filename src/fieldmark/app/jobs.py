@@ -27,9 +27,9 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from fieldmark.app import runner
-from fieldmark.app.languages import say
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import say
 from fieldmark.utils.printable import printable
 
 State = Literal["running", "done", "failed", "cancelled", "interrupted"]

@@ -13,12 +13,12 @@ from typing import Any
 
 from fieldmark.app import jobs
 from fieldmark.app.jobs import Job
-from fieldmark.app.languages import say, to_say
 from fieldmark.app.store import Project
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.inference.formats.base import csv_line
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import say, spoken, to_say
 
 TIMES = {
     "quick": (to_say("As short as possible"), ("--quality", "fast")),
@@ -194,6 +194,8 @@ def start(
         numbers = [int(each.name) for each in folder.iterdir() if each.name.isdecimal()]
         out["out"] = f"{max(numbers, default=0) + 1:02}"
         words = [*words, "--out", str(folder / out["out"])]
+    if kind != "predict" and spoken() != "en":
+        words = [*words, "--language", spoken()]  # of the report; a further option comes later, and wins
     job = jobs.create(project.folder, kind, [*words, *options], **out, **more)
     write(project, job.folder / file)
     job.start()

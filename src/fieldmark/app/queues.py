@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fieldmark.app import decisions, wording
-from fieldmark.app.languages import say, spoken, to_say
 from fieldmark.app.store import Project, Role
+from fieldmark.utils.languages import say, spoken, to_say
 
 By = Literal["species", "event", "doubt", "place"]
 Which = Literal["open", "done", "all", "refused", "disagreements"]

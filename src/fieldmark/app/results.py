@@ -9,11 +9,11 @@ from datetime import date
 
 from fieldmark.app import decisions
 from fieldmark.app.activity import Activity, activity
-from fieldmark.app.languages import say
 from fieldmark.app.store import Photo, Project
 from fieldmark.data.events import Shot, seconds_of
 from fieldmark.data.taxonomy import NO_ANIMAL
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import say
 
 
 @dataclass(frozen=True)

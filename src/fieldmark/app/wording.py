@@ -6,44 +6,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from fieldmark.app.languages import number, say, say_count, to_say
 from fieldmark.app.store import EMPTY
-from fieldmark.utils.errors import RejectReason
+from fieldmark.utils import wording
+from fieldmark.utils.languages import number, say, say_count, to_say
 
 NOT_NAMED, UNKNOWN = "not named", "unknown"
 """What stands in the place of a species where there is none."""
 
-REASONS = {
-    RejectReason.MISSING: to_say("missing"),
-    RejectReason.UNREADABLE: to_say("unreadable"),
-    RejectReason.EMPTY: to_say("empty file"),
-    RejectReason.NOT_AN_IMAGE: to_say("not an image"),
-    RejectReason.UNSUPPORTED: to_say("unsupported format"),
-    RejectReason.TOO_LARGE: to_say("too large"),
-    RejectReason.TRUNCATED: to_say("truncated"),
-    RejectReason.CORRUPT: to_say("corrupt"),
-    RejectReason.CHANGED: to_say("changed"),
-    RejectReason.NO_LABEL: to_say("no label"),
-    RejectReason.UNKNOWN_CATEGORY: to_say("unknown category"),
-    RejectReason.AMBIGUOUS_LABEL: to_say("ambiguous label"),
-    RejectReason.UNCERTAIN_LABEL: to_say("uncertain label"),
-    RejectReason.MACHINE_LABEL: to_say("machine label"),
-    RejectReason.DUPLICATE_ID: to_say("duplicate id"),
-    RejectReason.DUPLICATE: to_say("duplicate"),
-    RejectReason.NEAR_DUPLICATE: to_say("near-duplicate"),
-    RejectReason.LEAK: to_say("leak"),
-    RejectReason.SUSPECT_LABEL: to_say("suspect label"),
-    RejectReason.DARK: to_say("dark"),
-    RejectReason.BLURRED: to_say("blurred"),
-    RejectReason.TINY: to_say("tiny"),
-    RejectReason.ROTATED: to_say("rotated"),
-    RejectReason.NO_ANIMAL: to_say("no animal"),
-    RejectReason.NO_BOX: to_say("no box"),
-    RejectReason.SIDE_FILE: to_say("side file"),
-    RejectReason.OUTSIDE: to_say("outside the folder"),
-    RejectReason.REPEATED_FOLDER: to_say("repeated folder"),
-    "not-a-file": to_say("not a file of this computer"),
-}
+REASONS = {**wording.REASONS, "not-a-file": to_say("not a file of this computer")}
 """Why photos are refused."""
 
 STAGES = {

@@ -24,7 +24,7 @@ from typing import Annotated
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import EngineName
+from fieldmark.utils.choices import EngineName, Language
 
 
 def check(
@@ -43,6 +43,7 @@ def check(
     backbone: str = "tf_efficientnet_lite0",
     weights: str = "pretrained",
     weights_dir: Path | None = None,
+    language: Language = "en",
     seed: int = 0,
     engine: EngineName = "auto",
     cluster: str | None = None,

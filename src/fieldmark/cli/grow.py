@@ -19,7 +19,7 @@ from pathlib import Path
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import Compute, EngineName, Grouping
+from fieldmark.utils.choices import Compute, EngineName, Grouping, Language
 
 
 def grow(
@@ -35,6 +35,7 @@ def grow(
     engine: EngineName = "auto",
     compute: Compute | None = None,
     thumbnails: bool = False,
+    language: Language = "en",
     cache: Path | None = None,
 ) -> None:
     options = locals()

@@ -4,6 +4,7 @@ Arguments:
     model: The folder of a classifier that `fieldmark train` wrote.
 Options:
     json: Print JSON.
+    language: The language of the report.
     thumbnails: Store thumbnails of training photos in the classifier's folder.
 Data:
     limit: Use at most this many photos.

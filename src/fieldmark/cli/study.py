@@ -28,7 +28,7 @@ from pathlib import Path
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import DecodingTier, EngineName, FloatTierName, Grouping, SplitMethod
+from fieldmark.utils.choices import DecodingTier, EngineName, FloatTierName, Grouping, Language, SplitMethod
 from fieldmark.utils.logging import format_duration
 
 
@@ -54,6 +54,7 @@ def study(
     epochs: opt.Positive = 10,
     long_epochs: opt.Positive = 100,
     bfloat16: bool = False,
+    language: Language = "en",
     engine: EngineName = "auto",
     compute: FloatTierName = "exact",
     tier: DecodingTier = "exact",

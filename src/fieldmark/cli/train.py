@@ -78,6 +78,7 @@ def train(
     optimizer_bits: Annotated[int, typer.Option(metavar="<8|32>")] = 32,
     precision: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.95,
     thumbnails: bool = False,
+    language: choices.Language = "en",
     split: choices.SplitMethod = "stratified",
     holdout: bool = False,
     groups: choices.Grouping = "auto",

@@ -10,8 +10,9 @@ import polars as pl
 
 from fieldmark import models
 from fieldmark.data.photos import PhotoTable
-from fieldmark.utils.choices import EngineName
+from fieldmark.utils.choices import EngineName, Language
 from fieldmark.utils.errors import RejectReason
+from fieldmark.utils.languages import refuse_other
 
 DROP_REASONS = {
     "duplicates": RejectReason.DUPLICATE,
@@ -46,6 +47,10 @@ class CheckConfig:
     label_precision: float = 0.8  # so large a share of the labels marked as suspect should be wrong
     folds: int = 5  # of the out-of-fold predictions for labels
     seed: int = 0  # of the folds
+    language: Language = "en"  # of the report
+
+    def __post_init__(self) -> None:
+        refuse_other(self.language)
 
 
 @dataclass(frozen=True)

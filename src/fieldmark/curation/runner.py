@@ -22,6 +22,7 @@ from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.models import Backbone
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import speaking
 
 KIND = publishing.Kind("check", "findings.json", ("checked.parquet", "findings.parquet", "report.html"))
 
@@ -59,13 +60,14 @@ def check(
         table, counts = result.table, result.summary.to_dict()
         about = {"name": str(table.root), "command": command, "dropped": table.reasons()}
         about["rejected_names"] = table.rejected_names()
-        page = reports.check_page(
-            result.findings,
-            counts,
-            taxonomy=table.taxonomy,
-            photos=photo_finder(table),
-            about=asdict(config) | about,
-        )
+        with speaking(config.language):
+            page = reports.check_page(
+                result.findings,
+                counts,
+                taxonomy=table.taxonomy,
+                photos=photo_finder(table),
+                about=asdict(config) | about,
+            )
         with publishing.publishing(out, KIND) as staging:
             table.write(staging / "checked.parquet")
             io.write_table(staging / "findings.parquet", result.findings)

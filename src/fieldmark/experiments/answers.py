@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fieldmark.experiments.records import OverPhotos, StudyRecord, StudyRow
+from fieldmark.utils.languages import number, say
 
 HELPS, COSTS = 0.10, 0.02
 """A method for rare classes is worth it if it lowers their error by a tenth, relatively, and raises the
@@ -26,7 +27,12 @@ def difference(study: StudyRecord, row: StudyRow, over: OverPhotos) -> str:
     if found is None:
         return ""
     low, high = found.interval
-    return f"{found.value:+.3f} ({low:+.3f} to {high:+.3f}){', a tie' if found.tie else ''}"
+    shown = {"value": number(found.value, 3, "+"), "low": number(low, 3, "+"), "high": number(high, 3, "+")}
+    return (
+        say("{value} ({low} to {high}), a tie", **shown)
+        if found.tie
+        else say("{value} ({low} to {high})", **shown)
+    )
 
 
 def _rare(_: StudyRecord, rows: Sequence[StudyRow]) -> str:
@@ -38,24 +44,46 @@ def _rare(_: StudyRecord, rows: Sequence[StudyRow]) -> str:
     for row in methods:
         helped = (row.tail.error or 0.0) / rare - 1
         cost = (row.val_top1_error or 0.0) / every - 1
-        text = f"{row.label} ({helped:+.1%} over rare classes, {cost:+.1%} over all photos)"
+        text = say(
+            "{method} ({rare} over rare classes, {all} over all photos)",
+            method=row.label,
+            rare=_change(helped),
+            all=_change(cost),
+        )
         found[helped <= -HELPS and cost <= COSTS].append(text)
-    answer = (
-        f"Reached by the point estimates (intervals are wider), at least {HELPS:.0%} less error over rare "
-        f"classes than “{first.label}” at no more than {COSTS:.0%} more mistakes over all photos, "
-        f"relatively: {'; '.join(found[True]) or 'by no method'}."
+    answer = say(
+        "Reached by the point estimates (intervals are wider), at least {less} less error over rare classes "
+        "than “{reference}” at no more than {more} more mistakes over all photos, relatively: {methods}.",
+        less=_share(HELPS),
+        reference=first.label,
+        more=_share(COSTS),
+        methods="; ".join(found[True]) or say("by no method"),
     )
-    return f"{answer} Not reached: {'; '.join(found[False])}." if found[False] else answer
+    others = "; ".join(found[False])
+    return f"{answer} {say('Not reached: {methods}.', methods=others)}" if others else answer
+
+
+def _share(value: float) -> str:
+    return f"{number(100 * value)}%"
+
+
+def _change(value: float) -> str:
+    return f"{number(100 * value, 1, '+')}%"
 
 
 def _pruned(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
     first, *others = rows
     better, worse = _certain(study, others, "kept", -1), _certain(study, others, "all", 1)
-    return (
+    return say(
         "The question of the paper’s Table 2, what pruning gains and what it costs: on photos of the kept "
-        f"classes {len(better)} of {len(others)} rows are better than “{first.label}”"
-        f"{_ends(study, better, 'kept')}; over all photos, where one of a class that was left out counts as "
-        f"wrong, {len(worse)} of {len(others)} are worse{_ends(study, worse, 'all')}."
+        "classes {better} of {rows} rows are better than “{reference}”{best}; over all photos, where one of "
+        "a class that was left out counts as wrong, {worse} of {rows} are worse{worst}.",
+        better=len(better),
+        rows=len(others),
+        reference=first.label,
+        best=_ends(study, better, "kept"),
+        worse=len(worse),
+        worst=_ends(study, worse, "all"),
     )
 
 
@@ -70,7 +98,9 @@ def _ends(study: StudyRecord, rows: Sequence[StudyRow], over: OverPhotos) -> str
     """The row with the smallest and the one with the largest difference."""
     ends = list(dict.fromkeys(row.label for row in (*rows[:1], *rows[-1:])))
     shown = {row.label: difference(study, row, over) for row in rows}
-    return f" ({' to '.join(f'“{label}” {shown[label]}' for label in ends)})" if rows else ""
+    each = [say("“{method}” {difference}", method=label, difference=shown[label]) for label in ends]
+    both = say("{low} to {high}", low=each[0], high=each[1]) if len(each) == 2 else "".join(each)
+    return f" ({both})" if rows else ""
 
 
 def _longer(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
@@ -79,28 +109,37 @@ def _longer(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
     if stopped is None or most is None:
         return ""
     run = [each.epochs for each in stopped.stopped or ()]
-    return (
-        f"Stopped early after {sum(run) / len(run):.0f} epochs on average ({min(run)} to {max(run)}) of "
-        f"at most {stopped.epochs}: beside “{rows[0].label}” {difference(study, stopped, 'all')}; all "
-        f"{most.epochs} epochs: {difference(study, most, 'all') or 'the reference'}. It learns from "
-        "a tenth fewer photos, which say when to stop, and ends before its learning rate has fallen."
+    return say(
+        "Stopped early after {mean} epochs on average ({fewest} to {most}) of at most {allowed}: beside "
+        "“{reference}” {early}; all {all} epochs: {late}. It learns from a tenth fewer photos, which say "
+        "when to stop, and ends before its learning rate has fallen.",
+        mean=number(sum(run) / len(run)),
+        fewest=min(run),
+        most=max(run),
+        allowed=stopped.epochs,
+        reference=rows[0].label,
+        early=difference(study, stopped, "all"),
+        all=most.epochs,
+        late=difference(study, most, "all") or say("the reference"),
     )
 
 
 def _tuned(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
-    return f"Beside “{rows[0].label}”, over all photos: {_listed(study, rows[1:])}."
+    listed = _listed(study, rows[1:])
+    return say("Beside “{reference}”, over all photos: {rows}.", reference=rows[0].label, rows=listed)
 
 
 def _parts(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
     first, *changed = rows
     worse, better = _certain(study, changed, "all", 1), _certain(study, changed, "all", -1)
     ties = [row for row in changed if row not in worse and row not in better]
-    sentences = [f"Beside “{first.label}”, over all photos:"]
-    for word, found in (("more", worse), ("fewer", better)):
-        if found:
-            sentences.append(f"{word} mistakes: {_listed(study, found[::-1])}.")
+    sentences = [say("Beside “{reference}”, over all photos:", reference=first.label)]
+    if worse:
+        sentences.append(say("more mistakes: {rows}.", rows=_listed(study, worse[::-1])))
+    if better:
+        sentences.append(say("fewer mistakes: {rows}.", rows=_listed(study, better[::-1])))
     if ties:
-        sentences.append(f"Ties: {'; '.join(row.label for row in ties)}.")
+        sentences.append(say("Ties: {rows}.", rows="; ".join(row.label for row in ties)))
     return " ".join(sentences)
 
 

@@ -17,13 +17,14 @@ from fieldmark.experiments import paper
 from fieldmark.experiments.records import Finding, StudyRecord, StudyRow
 from fieldmark.reports import page
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import number, say, say_count, to_say
 
 EvaluationOf = Callable[[str], Evaluation | None]
 
 _TRANSFER = {
-    "scratch": "from scratch",
-    "all": "all layers from pretrained weights",
-    "last": "last layer only, the rest frozen",
+    "scratch": to_say("from scratch"),
+    "all": to_say("all layers from pretrained weights"),
+    "last": to_say("last layer only, the rest frozen"),
 }
 
 
@@ -39,16 +40,18 @@ class Comparison:
     def words(self) -> str:
         """The difference in words."""
         if self.tie:
-            return "a tie"
-        return "a lower error" if self.value < 0 else "a higher error"
+            return say("a tie")
+        return say("a lower error") if self.value < 0 else say("a higher error")
 
     @property
     def numbers(self) -> str:
         """The difference with its interval."""
-        text = f"error {page.signed(self.value)}"
+        value = page.signed(self.value)
         if self.interval:
-            text += f", 95 % CI {page.signed(self.interval[0])} to {page.signed(self.interval[1])}"
-        return text
+            return say(
+                "error {value}, 95 % CI {interval}", value=value, interval=page.signed_interval(self.interval)
+            )
+        return say("error {value}", value=value)
 
 
 class Pruning(NamedTuple):
@@ -118,23 +121,47 @@ def headline(ranking: Ranking) -> list[str]:
     sentences = []
     if best is not None:
         assert best.val_top1_error is not None  # only such rows are ranked
-        says = f"names {page.right(best.val_top1_error)} of the photos right"
+        share = page.right(best.val_top1_error)
         if best.val_top1_error_interval:
-            says += f" ({page.right_interval(best.val_top1_error_interval)})"
-        if ties:
-            sentences.append(f"{best.label} {says}; the difference to {_names(ties)} is a tie.")
-        elif others:
-            sentences.append(f"{best.label} has the lowest error here: it {says}.")
+            share = say(
+                "{share} of the photos right ({interval})",
+                share=share,
+                interval=page.right_interval(best.val_top1_error_interval),
+            )
         else:
-            sentences.append(f"{best.label}, the only network here with complete pretrained weights, {says}.")
+            share = say("{share} of the photos right", share=share)
+        if ties:
+            found = say(
+                "{network} names {share}; the difference to {others} is a tie.",
+                network=best.label,
+                share=share,
+                others=_names(ties),
+            )
+        elif others:
+            found = say(
+                "{network} has the lowest error here: it names {share}.", network=best.label, share=share
+            )
+        else:
+            found = say(
+                "{network}, the only network here with complete pretrained weights, names {share}.",
+                network=best.label,
+                share=share,
+            )
+        sentences.append(found)
     elif unranked:
         sentences.append(
-            "No network had complete pretrained weights, so this study cannot say which network is best."
+            say("No network had complete pretrained weights, so this study cannot say which network is best.")
         )
     if unranked:
         sentences.append(
-            f"{_names(unranked)} {'was' if len(unranked) == 1 else 'were'} not run from complete pretrained "
-            "weights and cannot be ranked with the others."
+            say_count(
+                "{networks} was not run from complete pretrained weights and cannot be ranked with the "
+                "others.",
+                "{networks} were not run from complete pretrained weights and cannot be ranked with the "
+                "others.",
+                len(unranked),
+                networks=_names(unranked),
+            )
         )
     return sentences
 
@@ -147,7 +174,7 @@ def findings(study: StudyRecord, evaluations: EvaluationOf) -> tuple[Finding, ..
 
 def transfer_words(row: StudyRow) -> str:
     """Return what the training of a row started from, in words."""
-    return _TRANSFER.get(row.transfer, row.transfer)
+    return say(_TRANSFER[row.transfer]) if row.transfer in _TRANSFER else row.transfer
 
 
 def pruning(study: StudyRecord, evaluations: EvaluationOf) -> Pruning | None:
@@ -184,12 +211,20 @@ def _pruning(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
     if not found or not found.kept or not found.all:
         return None
     return Finding(
-        "Does it help to prune rare classes?",
-        f"On photos of the kept classes: {found.kept.words} after pruning ({found.kept.numbers}). On all "
-        f"photos, where every photo of a pruned class counts as wrong: {found.all.words} "
-        f"({found.all.numbers}).",
-        f"error {paper.TABLE_2['complete']} without and {paper.TABLE_2['pruned']} with pruning; it does not "
-        "say over which classes",
+        say("Does it help to prune rare classes?"),
+        say(
+            "On photos of the kept classes: {kept} after pruning ({kept_numbers}). On all photos, where "
+            "every photo of a pruned class counts as wrong: {all} ({all_numbers}).",
+            kept=found.kept.words,
+            kept_numbers=found.kept.numbers,
+            all=found.all.words,
+            all_numbers=found.all.numbers,
+        ),
+        say(
+            "error {complete} without and {pruned} with pruning; it does not say over which classes",
+            complete=page.exact(paper.TABLE_2["complete"]),
+            pruned=page.exact(paper.TABLE_2["pruned"]),
+        ),
     )
 
 
@@ -199,29 +234,49 @@ def _transfer(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
     ends = {way: loss for way, loss in curves if loss is not None}
     if len(ends) < 2:
         return None
-    losses = ", ".join(f"{way}: {loss:.2f}" for way, loss in ends.items())
-    answer = f"The lowest validation loss after the last epoch: {min(ends, key=ends.__getitem__)} ({losses})."
+    losses = ", ".join(f"{way}: {number(loss, 2)}" for way, loss in ends.items())
+    answer = say(
+        "The lowest validation loss after the last epoch: {best} ({losses}).",
+        best=min(ends, key=ends.__getitem__),
+        losses=losses,
+    )
     last = next((row for row in rows if row.transfer == "last"), None)
     for row in rows:
         if last and row is not last and (found := compare(row, last, evaluations)):
             way = transfer_words(row)
-            answer += f" {way[0].upper()}{way[1:]} compared with the last layer only: {found.words} "
-            answer += f"({found.numbers})."
+            answer += " " + say(
+                "{way} compared with the last layer only: {words} ({numbers}).",
+                way=f"{way[0].upper()}{way[1:]}",
+                words=found.words,
+                numbers=found.numbers,
+            )
     if any(row.badge in ("partial weights", "random weights") for row in rows):
-        answer += " The pretrained weights were not complete, unlike those of the paper."
-    return Finding("What should training start from?", answer, "training only the last layer is best")
+        answer += " " + say("The pretrained weights were not complete, unlike those of the paper.")
+    question = say("What should training start from?")
+    return Finding(question, answer, say("training only the last layer is best"))
 
 
 def _test(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
     row, other = next(iter(tested(study)), (None, None))
     if row is None or row.val_top1_error is None:
         return None
-    answer = f"{row.label}: error {row.val_top1_error:.3f} on test photos"
-    if other and (found := compare(row, other, evaluations)):
-        word = "a tie" if found.tie else "a difference beyond the 95 % CI"
-        answer += f", {other.val_top1_error:.3f} on validation photos: {word}"
-    theirs = f"{paper.TEST_ERROR} on test and {paper.TABLE_3['resnext']} on validation photos"
-    return Finding("Does it hold on the test photos, which no choice used?", f"{answer}.", theirs)
+    answer = say(
+        "{network}: error {error} on test photos.", network=row.label, error=number(row.val_top1_error, 3)
+    )
+    if other and other.val_top1_error is not None and (found := compare(row, other, evaluations)):
+        answer = say(
+            "{network}: error {error} on test photos, {validation} on validation photos: {verdict}.",
+            network=row.label,
+            error=number(row.val_top1_error, 3),
+            validation=number(other.val_top1_error, 3),
+            verdict=say("a tie") if found.tie else say("a difference beyond the 95 % CI"),
+        )
+    theirs = say(
+        "{test} on test and {validation} on validation photos",
+        test=page.exact(paper.TEST_ERROR),
+        validation=page.exact(paper.TABLE_3["resnext"]),
+    )
+    return Finding(say("Does it hold on the test photos, which no choice used?"), answer, theirs)
 
 
 def _ensemble(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
@@ -230,10 +285,14 @@ def _ensemble(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
     if not found:
         return None
     return Finding(
-        "Is an ensemble of the networks better?",
-        f"The ensemble compared with the best single network ({single[0].label}): {found.words} "
-        f"({found.numbers}).",
-        "named as future work",
+        say("Is an ensemble of the networks better?"),
+        say(
+            "The ensemble compared with the best single network ({network}): {words} ({numbers}).",
+            network=single[0].label,
+            words=found.words,
+            numbers=found.numbers,
+        ),
+        say("named as future work"),
     )
 
 
@@ -242,10 +301,21 @@ def _epochs(study: StudyRecord, _: EvaluationOf) -> Finding | None:
     for row in study.table("epochs"):
         errors = {one.epoch: one.val_error for one in row.curve}
         last = max(errors, default=0)
-        if last > 10 and errors.get(10) is not None and errors[last] is not None:
-            parts.append(f"{row.label}: {errors[10]:.3f} after 10, {errors[last]:.3f} after {last}")
-    answer = f"Validation error by epochs. {'; '.join(parts)}."
-    return Finding("Does longer training help?", answer, "named as future work") if parts else None
+        early, late = errors.get(10), errors.get(last)
+        if last > 10 and early is not None and late is not None:
+            parts.append(
+                say(
+                    "{network}: {before} after {some}, {after} after {all}",
+                    network=row.label,
+                    before=number(early, 3),
+                    some=10,
+                    after=number(late, 3),
+                    all=last,
+                )
+            )
+    answer = say("Validation error by epochs. {networks}.", networks="; ".join(parts))
+    question, theirs = say("Does longer training help?"), say("named as future work")
+    return Finding(question, answer, theirs) if parts else None
 
 
 def _literal(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
@@ -253,9 +323,9 @@ def _literal(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
     parts = "; ".join(f"{label}: {each.words} ({each.numbers})" for label, each in found)
     return (
         Finding(
-            "Does it matter that the last layer is trained on cached features?",
-            f"With the network itself run in every epoch instead, {parts}.",
-            "ran the network in every epoch",
+            say("Does it matter that the last layer is trained on cached features?"),
+            say("With the network itself run in every epoch instead, {found}.", found=parts),
+            say("ran the network in every epoch"),
         )
         if parts
         else None
@@ -264,4 +334,4 @@ def _literal(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
 
 def _names(rows: Sequence[StudyRow]) -> str:
     *names, last = dict.fromkeys(row.label for row in rows)
-    return f"{', '.join(names)} and {last}" if names else last
+    return say("{names} and {last}", names=", ".join(names), last=last) if names else last

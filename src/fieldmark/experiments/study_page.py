@@ -14,6 +14,8 @@ from fieldmark.experiments.findings import EvaluationOf, Ranking, by_error
 from fieldmark.experiments.records import DataFacts, StudyRecord, StudyRow
 from fieldmark.reports import page, plots
 from fieldmark.reports.thumbnails import Pair, PhotoOf, hardest_pairs
+from fieldmark.utils.languages import say, to_say
+from fieldmark.utils.wording import word
 
 
 def study_page(study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf, taxonomy: Taxonomy) -> str:
@@ -51,7 +53,9 @@ def study_page(study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf
         test=found.tested(study),
         ensemble=by_error(study.table("ensemble")),
         best_single=next(iter(by_error(table3)), None),
-        epochs=_curves("epochs", "Validation error over epochs", longer, "val_error", "top-1 error"),
+        epochs=_curves(
+            "epochs", say("Validation error over epochs"), longer, "val_error", say("top-1 error")
+        ),
         epochs_rows=longer,
         literal=list(found.literal(study, evaluations)),
         better=study_tables.sections(study),
@@ -64,14 +68,14 @@ def study_page(study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf
 def _table1(stats: Mapping[str, Any]) -> list[tuple[str, int, list[float | None], float | None]]:
     """The lines: name, decimals, numbers of the parts, and the paper's number."""
     lines = [
-        ("Photos", "photos", 0, None),
-        ("Most photos in a class", "max", 0, paper.TABLE_1["max"]),
-        ("Fewest photos in a class", "min", 0, paper.TABLE_1["min"]),
-        ("Median", "median", 1, paper.TABLE_1["median"]),
-        ("Mean", "mean", 1, None),
-        ("Standard deviation", "sd", 1, paper.TABLE_1["sd"]),
-        ("Classes under 100 photos", "classes_below_100", 0, 208),
-        ("Photos in those classes", "photos_in_classes_below_100", 0, 14_621),
+        (say("Photos"), "photos", 0, None),
+        (say("Most photos in a class"), "max", 0, paper.TABLE_1["max"]),
+        (say("Fewest photos in a class"), "min", 0, paper.TABLE_1["min"]),
+        (say("Median"), "median", 1, paper.TABLE_1["median"]),
+        (say("Mean"), "mean", 1, None),
+        (say("Standard deviation"), "sd", 1, paper.TABLE_1["sd"]),
+        (say("Classes under 100 photos"), "classes_below_100", 0, 208),
+        (say("Photos in those classes"), "photos_in_classes_below_100", 0, 14_621),
     ]
     parts = [stats.get("parts", {}).get(part, {}) for part in ("train", "val", "all")]
     return [(name, places, [part.get(key) for part in parts], theirs) for name, key, places, theirs in lines]
@@ -81,21 +85,21 @@ def _histogram(data: DataFacts) -> str | None:
     bins = (data.stats or {}).get("histogram")
     if not bins or not bins["counts"]:
         return None
-    title = "Histogram: how many classes have how many photos"
+    title = say("Histogram: how many classes have how many photos")
     return plots.histogram("figure1", title, bins["bins"], bins["counts"], data.prune_below)
 
 
 def _figure4(rows: Sequence[StudyRow]) -> dict[str, Any] | None:
     """The validation losses as a plot, and epoch by epoch."""
     rows = [row for row in rows if row.curve]
-    title = "Validation loss over epochs for each start of training"
+    title = say("Validation loss over epochs for each start of training")
     epochs = sorted({one.epoch for row in rows for one in row.curve})
     losses = [{one.epoch: one.val_loss for one in row.curve} for row in rows]
     return (
         {
             "rows": rows,
             "names": [found.transfer_words(row) for row in rows],
-            "plot": _curves("figure4", title, rows, "val_loss", "validation loss", found.transfer_words),
+            "plot": _curves("figure4", title, rows, "val_loss", say("validation loss"), found.transfer_words),
             "epochs": [(epoch, [loss.get(epoch) for loss in losses]) for epoch in epochs],
         }
         if rows
@@ -112,7 +116,7 @@ def _curves(
     label: Callable[[StudyRow], str] = attrgetter("label"),
 ) -> str | None:
     drawn = [study_tables.line(_named(label(row), row), row, measure) for row in rows if row.curve]
-    return plots.lines(name, title, drawn, "epoch", axis) if drawn else None
+    return plots.lines(name, title, drawn, say("epoch"), axis) if drawn else None
 
 
 def _table3_plot(rows: Sequence[StudyRow]) -> str | None:
@@ -129,7 +133,13 @@ def _table3_plot(rows: Sequence[StudyRow]) -> str | None:
     ]
     if not drawn:
         return None
-    return plots.dots("table3", "Error of each network", drawn, "top-1 error", "paper (1,010 classes)")
+    return plots.dots(
+        "table3",
+        say("Error of each network"),
+        drawn,
+        say("top-1 error"),
+        say("paper ({classes} classes)", classes=paper.CLASSES),
+    )
 
 
 def _confusions(
@@ -149,31 +159,46 @@ def _unverified(study: StudyRecord) -> list[str]:
     sentences = []
     if data.photos != paper.PHOTOS or data.classes != paper.CLASSES:
         sentences.append(
-            f"The paper's numbers are for {page.count(paper.PHOTOS)} photos of "
-            f"{page.count(paper.CLASSES)} species; this study had {page.count(data.photos)} photos "
-            f"of {page.count(data.classes)} classes. Fewer classes are easier to tell apart, so "
-            "a lower error here is no improvement on the paper: compare the order of the rows, not "
-            "their errors."
+            say(
+                "The paper's numbers are for {photos} photos of {classes} species; this study had {here} "
+                "photos of {classes_here} classes. Fewer classes are easier to tell apart, so a lower error "
+                "here is no improvement on the paper: compare the order of the rows, not their errors.",
+                photos=paper.PHOTOS,
+                classes=paper.CLASSES,
+                here=data.photos,
+                classes_here=data.classes,
+            )
         )
-    for badge in ("random weights", "partial weights"):
+    for badge in (to_say("random weights"), to_say("partial weights")):
         if names := sorted({row.backbone for row in single if row.badge == badge}):
             sentences.append(
-                f"The error of {', '.join(names)} with complete pretrained weights: they were not found "
-                f"here. Rows marked “{badge}” show that the method works, not how good the network is."
+                say(
+                    "The error of {networks} with complete pretrained weights: they were not found here. "
+                    "Rows marked “{badge}” show that the method works, not how good the network is.",
+                    networks=", ".join(names),
+                    badge=say(badge),
+                )
             )
-    sentences += [f"{one.backbone} was not run: {one.why}" for one in study.skipped]
+    sentences += [
+        say("{network} was not run: {why}", network=one.backbone, why=one.why) for one in study.skipped
+    ]
     if study.table("table2"):
         sentences.append(
-            "The paper does not say whether its error after pruning is over the kept classes or over "
-            "all; both are given."
+            say(
+                "The paper does not say whether its error after pruning is over the kept classes or over "
+                "all; both are given."
+            )
         )
     if study.table("table3"):
         sentences.append(
-            "The paper names families of networks and not which member of each, nor its learning "
-            "rate; this study chose its own."
+            say(
+                "The paper names families of networks and not which member of each, nor its learning "
+                "rate; this study chose its own."
+            )
         )
     return sentences
 
 
 def _named(name: str, row: StudyRow) -> str:
-    return f"{name} ({row.badge})" if row.badge and row.badge not in name else name
+    badge = word(row.badge)
+    return f"{name} ({badge})" if badge and badge not in name else name

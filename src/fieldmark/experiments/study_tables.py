@@ -8,77 +8,99 @@ from dataclasses import dataclass
 from fieldmark.experiments import answers
 from fieldmark.experiments.records import StudyRecord, StudyRow
 from fieldmark.reports import plots
+from fieldmark.utils.languages import say, to_say
 
 TABLES = {
     "heads": (
-        "Kinds of head",
-        "What is trained on the cached features; and the default decided by the least expected height of the "
-        "lowest common ancestor.",
+        to_say("Kinds of head"),
+        to_say(
+            "What is trained on the cached features; and the default decided by the least "
+            "expected height of the lowest common ancestor."
+        ),
     ),
     "views": (
-        "Several views of a photo",
-        "Mirrored photos and the centre of each: as further training photos, and averaged over.",
+        to_say("Several views of a photo"),
+        to_say("Mirrored photos and the centre of each: as further training photos, and averaged over."),
     ),
     "tail": (
-        "Rare classes",
-        "Strengths were chosen on the other folds, with heads that were trained on neither: the lowest "
-        "error over rare classes with at most 2 % more error over all photos.",
+        to_say("Rare classes"),
+        to_say(
+            "Strengths were chosen on the other folds, with heads that were trained on neither: "
+            "the lowest error over rare classes with at most 2 % more error over all photos."
+        ),
     ),
     "tail-test": (
-        "Rare classes, on the test photos",
-        "Trained on all other photos; no choice used the test photos.",
+        to_say("Rare classes, on the test photos"),
+        to_say("Trained on all other photos; no choice used the test photos."),
     ),
     "prune": (
-        "Pruning rare classes, at several thresholds",
-        "“Learned without” prunes them from training, “never answers” only from the answers: "
-        "whether pruning helps training, or only leaves fewer classes to confuse.",
+        to_say("Pruning rare classes, at several thresholds"),
+        to_say(
+            "“Learned without” prunes them from training, “never answers” only from the "
+            "answers: whether pruning helps training, or only leaves fewer classes to confuse."
+        ),
     ),
     "epochs": (
-        "Longer training",
-        "The plain head, its learning rate falling over the epochs; or early stopping by the loss on a "
-        "tenth of the photos, which are then not trained on.",
+        to_say("Longer training"),
+        to_say(
+            "The plain head, its learning rate falling over the epochs; or early stopping by "
+            "the loss on a tenth of the photos, which are then not trained on."
+        ),
     ),
-    "networks": ("Networks", "Each with the default head."),
-    "neighbours": ("Nearest neighbours", "The nearest photos decide, without training."),
+    "networks": (to_say("Networks"), to_say("Each with the default head.")),
+    "neighbours": (to_say("Nearest neighbours"), to_say("The nearest photos decide, without training.")),
     "few": (
-        "Few photos of a class",
-        "The default head, learned from at most so many photos of each class, and measured on all. The curve "
-        "ends with all photos, at the mean number of a class.",
+        to_say("Few photos of a class"),
+        to_say(
+            "The default head, learned from at most so many photos of each class, and measured "
+            "on all. The curve ends with all photos, at the mean number of a class."
+        ),
     ),
     "places": (
-        "Known and new places",
-        "Photos at a known location, of classes at two locations or more: measured by heads that learned "
-        "from other photos of the same location, or from none. Intervals are by location.",
+        to_say("Known and new places"),
+        to_say(
+            "Photos at a known location, of classes at two locations or more: measured by heads "
+            "that learned from other photos of the same location, or from none. Intervals are "
+            "by location."
+        ),
     ),
     "boxes": (
-        "Boxes and whole photos, at new places",
-        "The same boxes of animals in both rows: by their crops, or by the whole photo around each. No fold "
-        "learns from the locations that it is measured on. Intervals are by location.",
+        to_say("Boxes and whole photos, at new places"),
+        to_say(
+            "The same boxes of animals in both rows: by their crops, or by the whole photo "
+            "around each. No fold learns from the locations that it is measured on. Intervals "
+            "are by location."
+        ),
     ),
     "boxes-known": (
-        "Boxes and whole photos, at known places",
-        "The same, where a fold learns from other photos of the locations.",
+        to_say("Boxes and whole photos, at known places"),
+        to_say("The same, where a fold learns from other photos of the locations."),
     ),
     "together": (
-        "Ensembles of networks",
-        "Weights are fitted outside the fold that they are measured on; the reference is the best "
-        "single network.",
+        to_say("Ensembles of networks"),
+        to_say(
+            "Weights are fitted outside the fold that they are measured on; the reference is "
+            "the best single network."
+        ),
     ),
     "tuned": (
-        "Fine-tuning compared with the last layer alone",
-        "The network itself is trained, starting from the last layer of the first row.",
+        to_say("Fine-tuning compared with the last layer alone"),
+        to_say("The network itself is trained, starting from the last layer of the first row."),
     ),
     "compact": (
-        "Smaller networks, and fewer weights",
-        "All layers are trained. The first network is the reference; then the same with its smallest "
-        "weights set to zero in rounds (Han and others, 2015), which make a coded file smaller at the same "
-        "speed; smaller networks, alone and taught by the first (Hinton and others, 2015); and all of them "
-        "in 8-bit integers. File, memory and photos a second, one at a time, are those of the exported "
-        "graph on one core of this machine.",
+        to_say("Smaller networks, and fewer weights"),
+        to_say(
+            "All layers are trained. The first network is the reference; then the same with its "
+            "smallest weights set to zero in rounds (Han and others, 2015), which make a coded "
+            "file smaller at the same speed; smaller networks, alone and taught by the first "
+            "(Hinton and others, 2015); and all of them in 8-bit integers. File, memory and "
+            "photos a second, one at a time, are those of the exported graph on one core of "
+            "this machine."
+        ),
     ),
     "parts": (
-        "The parts of the fine-tuning recipe",
-        "All layers trained, with one part of the recipe changed at a time.",
+        to_say("The parts of the fine-tuning recipe"),
+        to_say("All layers trained, with one part of the recipe changed at a time."),
     ),
 }
 
@@ -102,8 +124,8 @@ def sections(study: StudyRecord) -> list[Section]:
     for name, (title, about) in TABLES.items():
         if rows := [row for row in study.table(name) if _shown(row)]:
             curves = _CURVES[name](study, rows) if name in _CURVES else None
-            answer, plot = answers.of(study, name), _plot(name, title, rows)
-            found.append(Section(f"better-{name}", title, about, rows, answer, plot, curves))
+            answer, plot = answers.of(study, name), _plot(name, say(title), rows)
+            found.append(Section(f"better-{name}", say(title), say(about), rows, answer, plot, curves))
     return found
 
 
@@ -122,8 +144,8 @@ def line(label: str, row: StudyRow, measure: str) -> plots.Line:
 def _curves(_: StudyRecord, rows: Sequence[StudyRow]) -> str | None:
     """The validation losses epoch by epoch, averaged over the folds."""
     drawn = [line(row.label, row, "val_loss") for row in rows if row.curve]
-    title = "Validation loss over epochs"
-    return plots.lines("better-curves", title, drawn, "epoch", "loss") if drawn else None
+    title = say("Validation loss over epochs")
+    return plots.lines("better-curves", title, drawn, say("epoch"), say("loss")) if drawn else None
 
 
 def _learning_curves(study: StudyRecord, rows: Sequence[StudyRow]) -> str | None:
@@ -137,8 +159,8 @@ def _learning_curves(study: StudyRecord, rows: Sequence[StudyRow]) -> str | None
         found = ((float(x), row.val_top1_error) for x, row in (*mine, *every))
         points = sorted((x, y) for x, y in found if y is not None)
         drawn.append(plots.Line(name, [x for x, _ in points], [y for _, y in points]))
-    title = "Error over photos of a class"
-    return plots.lines("better-few-curves", title, drawn, "photos of a class", "top-1 error")
+    title = say("Error over photos of a class")
+    return plots.lines("better-few-curves", title, drawn, say("photos of a class"), say("top-1 error"))
 
 
 _CURVES = {"epochs": _curves, "few": _learning_curves}
@@ -154,5 +176,5 @@ def _plot(name: str, title: str, rows: Sequence[StudyRow]) -> str:
         interval = row.tail.interval if rare else row.val_top1_error_all_classes_interval
         if value is not None:
             drawn.append(plots.Dot(row.label, value, interval, hollow=bool(row.badge)))
-    over = "macro error over rare classes" if rare else "top-1 error over all photos"
+    over = say("macro error over rare classes") if rare else say("top-1 error over all photos")
     return plots.dots(f"better-{name}", title, drawn, over)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -10,6 +11,10 @@ import polars as pl
 from fieldmark.data.taxonomy import Taxonomy
 from fieldmark.reports import page, thumbnails
 from fieldmark.reports.thumbnails import PhotoOf, Thumb
+from fieldmark.utils.languages import decimal_point, number, say
+from fieldmark.utils.wording import word
+
+Row = Mapping[str, Any]
 
 MAX_CLUSTERS = 24
 MAX_LABELS = 48
@@ -37,17 +42,14 @@ def check_page(
     """
     gallery = _Gallery(taxonomy, photos)
     review = findings.drop_nulls("review").sort("review").head(MAX_LABELS)
-    review = review.with_columns(
-        mark=pl.when(pl.col("suspect").is_null()).then(pl.lit("review")).otherwise(pl.lit("suspect"))
-    )
     return page.render(
         "check.html",
-        title=f"Check of {about['name']}",
+        title=say("Check of {name}", name=about["name"]),
         summary=summary,
         about=about,
         leaks=list(gallery.clusters(findings.filter("leak"), "together")),
         twins=list(gallery.clusters(findings.drop_nulls("twins"), "twins")),
-        labels=gallery.thumbs(review, "{mark}: {name}; more likely: {likelier}"),
+        labels=gallery.thumbs(review, gallery.suspicion),
         poor=list(gallery.poor(findings, about)),
     )
 
@@ -68,40 +70,59 @@ class _Gallery(NamedTuple):
             # One photo of every part and label first, so that all of them are shown.
             shown = members.sort(pl.struct("part", "taxon_id").is_first_distinct(), descending=True)
             yield {
-                "thumbs": self.thumbs(shown.head(_PER_CLUSTER), "{name} · {part}"),
+                "thumbs": self.thumbs(shown.head(_PER_CLUSTER), self.named_part),
                 "photos": members.height,
                 "labels": [self.name(each) for each in members["taxon_id"].drop_nulls().unique().sort()],
-                "parts": members["part"].drop_nulls().unique().sort().to_list(),
+                "parts": [word(each) for each in members["part"].drop_nulls().unique().sort()],
             }
 
     def poor(self, findings: pl.DataFrame, about: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield dark, blurred, tiny and rotated photos, worst first."""
-        dark = f"95 % of the pixels darker than {100 * about['dark']:g} % of white"
-        for kind, measure, descending, limit in (
-            ("dark", "brightness", False, dark),
-            ("blurred", "blur", True, f"blur of {about['blurred']:g} or more"),
-            ("tiny", "short_side", False, f"shorter side below {about['tiny']} pixels"),
-            ("rotated", "sideways", True, f"log-odds of a quarter turn from {about['rotated']:g} nats"),
+        for kind, title, measure, descending, limit in (
+            (
+                *("dark", say("Dark"), "brightness", False),
+                say("95 % of the pixels darker than {share} % of white", share=_short(100 * about["dark"])),
+            ),
+            (
+                *("blurred", say("Blurred"), "blur", True),
+                say("blur of {least} or more", least=_short(about["blurred"])),
+            ),
+            (
+                *("tiny", say("Tiny"), "short_side", False),
+                say("shorter side below {pixels} pixels", pixels=about["tiny"]),
+            ),
+            (
+                *("rotated", say("Rotated"), "sideways", True),
+                say("log-odds of a quarter turn from {least} nats", least=_short(about["rotated"])),
+            ),
         ):
             rows = findings.filter(kind).sort(measure, "id", descending=[descending, False])
-            shown = self.thumbs(rows.head(MAX_POOR), f"{{{measure}}} · {{name}}")
-            yield {"id": kind, "limit": limit, "photos": rows.height, "thumbs": shown}
+            shown = self.thumbs(rows.head(MAX_POOR), partial(self.measured, measure))
+            yield {"id": kind, "title": title, "limit": limit, "photos": rows.height, "thumbs": shown}
 
-    def thumbs(self, rows: pl.DataFrame, caption: str) -> list[Thumb]:
+    def thumbs(self, rows: pl.DataFrame, caption: Callable[[Row], str]) -> list[Thumb]:
         """Return thumbnails of rows with captions, without photos that cannot be read."""
+        captions = ((row["id"], caption(row)) for row in rows.iter_rows(named=True))
+        return list(thumbnails.thumbs(self.photos, captions))
 
-        def captions() -> Iterator[tuple[str, str]]:
-            for row in rows.iter_rows(named=True):
-                names = {"name": self.name(row["taxon_id"]), "likelier": self.name(row["likelier"])}
-                yield row["id"], caption.format(**{key: _text(value) for key, value in row.items()} | names)
+    def named_part(self, row: Row) -> str:
+        return f"{self.name(row['taxon_id'])} · {word(row['part']) if row['part'] else say('no part')}"
 
-        return list(thumbnails.thumbs(self.photos, captions()))
+    def measured(self, measure: str, row: Row) -> str:
+        value = row[measure]
+        shown = number(value, 2) if isinstance(value, float) else str(value)
+        return f"{shown} · {self.name(row['taxon_id'])}"
+
+    def suspicion(self, row: Row) -> str:
+        names = {"name": self.name(row["taxon_id"]), "likelier": self.name(row["likelier"])}
+        if row["suspect"] is None:
+            return say("review: {name}; more likely: {likelier}", **names)
+        return say("suspect: {name}; more likely: {likelier}", **names)
 
     def name(self, taxon_id: str | None) -> str:
-        return "no label" if taxon_id is None else page.label(self.taxonomy, taxon_id)
+        return say("no label") if taxon_id is None else page.label(self.taxonomy, taxon_id)
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return "no part"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+def _short(value: float) -> str:
+    """Format a threshold with as few digits as it was given."""
+    return f"{value:g}".replace(".", decimal_point())

@@ -13,6 +13,7 @@ from fieldmark.evaluation.results import Evaluation
 from fieldmark.reports import page, plots
 from fieldmark.reports.confusion_matrix import matrix
 from fieldmark.reports.thumbnails import PhotoOf, examples, hardest_pairs
+from fieldmark.utils.languages import say, say_count, to_say
 
 About = Mapping[str, Any]
 
@@ -21,8 +22,6 @@ MOST_CLASSES = 1000
 
 _DEFAULTS: About = {
     "weights_complete": True,
-    "part": "test",
-    "chosen_on": "validation photos",
     **{key: {} for key in ("photos", "seconds", "chosen", "machine", "versions", "measured")},
     **dict.fromkeys(("curve", "tried", "tuned", "passed_over"), ()),
     **dict.fromkeys(("created", "temperature", "threshold", "licence", "ensemble", "beside")),
@@ -45,9 +44,9 @@ def classifier_page(
 
     Args:
         about: The provenance. Required: `name`, `command`, `backbone`, `weights` (their source, or
-            "random"). Optional: `created` (ISO date), `weights_complete` (default True), `part` (default
-            "test"), `photos` (`train`, `val`, `test`, and `rejected`: reason to number), `curve` (for
-            each epoch `epoch`, `train_loss`, `val_loss`, `val_error`), `seconds` (stage to seconds),
+            "random"). Optional: `created` (ISO date), `weights_complete` (default True), `photos` (`train`,
+            `val`, `test`, and `rejected`: reason to number), `curve` (for each epoch `epoch`,
+            `train_loss`, `val_loss`, `val_error`), `seconds` (stage to seconds),
             `temperature` (of the logits; None: not calibrated), `threshold` (`precision`, `score`,
             `coverage` on validation photos; or None), `licence`, `chosen` (setting to value), `grown`
             (see `fieldmark.training.extend`), `ensemble`, `tried`, `tuned`, `passed_over` and `beside`
@@ -63,8 +62,7 @@ def classifier_page(
         share_learned: See `fieldmark.evaluation.intervals.error_interval`.
     """
     about = {**_DEFAULTS, **about}
-    if (about["measured"].get("measurement") or {}).get("way") == "folds":
-        about |= {"part": "held-out", "chosen_on": "photos of other folds"}
+    folds = (about["measured"].get("measurement") or {}).get("way") == "folds"
     summary = evaluation.summary(train_counts=train_counts, share_learned=share_learned).to_dict()
     answered = _answered(evaluation, about)
     return page.render(
@@ -72,7 +70,8 @@ def classifier_page(
         title=about["name"],
         about=about,
         summary=summary,
-        headline=_headline(summary, about),
+        **_measured_on(summary["photos_kept"], folds),
+        headline=_headline(summary, folds),
         badge=_badge(about),
         classes=_classes(summary, taxonomy)[:MOST_CLASSES],
         groups=_groups(summary),
@@ -92,10 +91,25 @@ def classifier_page(
     )
 
 
+def _measured_on(photos: int, folds: bool) -> dict[str, str]:
+    """Return the words for the photos that the error is of, and for those that choices were made on."""
+    return {
+        "measured_photos": _photos(photos, folds),
+        "part_photos": say("held-out photos") if folds else say("test photos"),
+        "chosen_on": say("photos of other folds") if folds else say("validation photos"),
+    }
+
+
+def _photos(count: int, folds: bool) -> str:
+    if folds:
+        return say_count("{count} held-out photo", "{count} held-out photos", count)
+    return say_count("{count} test photo", "{count} test photos", count)
+
+
 def _badge(about: About) -> str:
     if about["weights"] == "random":
-        return "random weights"
-    return "" if about["weights_complete"] else "partial weights"
+        return say("random weights")
+    return "" if about["weights_complete"] else say("partial weights")
 
 
 _NEW_CLASSES = 20  # that are named
@@ -106,16 +120,18 @@ def _grown(grown: Mapping[str, Any] | None, taxonomy: Taxonomy) -> dict[str, Any
     if not grown:
         return None
     new, old = grown["new_classes"], grown["old_photos"] or {}
-    added = (("new photos", "new_photos"), ("of new classes", "new_classes_photos"))
+    added = ((say("new photos"), "new_photos"), (say("of new classes"), "new_classes_photos"))
     verdict = ""
     if old.get("tie"):
-        verdict = "On the earlier test photos, the two are a tie: the interval contains 0."
+        verdict = say("On the earlier test photos, the two are a tie: the interval contains 0.")
+    elif old and old["difference"] > 0:
+        verdict = say("On the earlier test photos, it is worse.")
     elif old:
-        verdict = f"On the earlier test photos, it is {'worse' if old['difference'] > 0 else 'better'}."
+        verdict = say("On the earlier test photos, it is better.")
     return {
         "classes": [page.label(taxonomy, each) for each in new[:_NEW_CLASSES]],
         "classes_more": max(0, len(new) - _NEW_CLASSES),
-        "rows": [("earlier test photos", old), *((name, grown[key] or {}) for name, key in added)],
+        "rows": [(say("earlier test photos"), old), *((name, grown[key] or {}) for name, key in added)],
         "verdict": verdict,
         "corrected": [
             {"id": one["id"], **{key: page.label(taxonomy, one[key]) for key in ("before", "now")}}
@@ -124,14 +140,15 @@ def _grown(grown: Mapping[str, Any] | None, taxonomy: Taxonomy) -> dict[str, Any
     }
 
 
-def _headline(summary: Mapping[str, Any], about: About) -> str:
+def _headline(summary: Mapping[str, Any], folds: bool) -> str:
     if summary["top1_error"] is None:
-        return "There was no test photo of its classes."
-    photos = page.plural(summary["photos_kept"], f"{about['part']} photo")
-    return (
-        f"On {photos}, none of which it was trained on, the first answer of this classifier is right for "
-        f"{page.right(summary['top1_error'])} (95\u00a0% confidence interval "
-        f"{page.right_interval(summary['top1_error_interval'])})."
+        return say("There was no test photo of its classes.")
+    return say(
+        "On {photos}, none of which it was trained on, the first answer of this classifier is right for "
+        "{share} (95\u00a0% confidence interval {interval}).",
+        photos=_photos(summary["photos_kept"], folds),
+        share=page.right(summary["top1_error"]),
+        interval=page.right_interval(summary["top1_error_interval"]),
     )
 
 
@@ -145,15 +162,18 @@ def _verdict(
         given, right = measured["all"]["coverage"], measured["all"]["coverage"] * measured["all"]["precision"]
         one = measured.get("species") or {}
         species = one.get("coverage", 0.0) * (one.get("precision") or 0.0)
-        found = [("right species", "right", species), ("right higher taxon", "higher", right - species)]
+        found = [
+            (to_say("right species"), "right", species),
+            (to_say("right higher taxon"), "higher", right - species),
+        ]
     elif answered:
         given, right = answered["coverage"], answered["coverage"] * answered["precision"]
-        found = [("right", "right", right)]
+        found = [(to_say("right"), "right", right)]
     else:
         given, right = 1.0, 1 - summary["top1_error"]
-        found = [("right", "right", right)]
-    found += [("not sure", "unsure", 1 - given), ("wrong", "wrong", given - right)]
-    return [{"name": name, "kind": kind, "share": share} for name, kind, share in found if share > 5e-4]
+        found = [(to_say("right"), "right", right)]
+    found += [(to_say("not sure"), "unsure", 1 - given), (to_say("wrong"), "wrong", given - right)]
+    return [{"name": say(name), "kind": kind, "share": share} for name, kind, share in found if share > 5e-4]
 
 
 def _sure_from(about: About) -> tuple[float, float]:
@@ -173,7 +193,7 @@ def _groups(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     if len(rows) < 2:
         return None
     drawn = [plots.Dot(row["supercategory"], row["error"], tuple(row["interval"])) for row in rows]
-    plot = plots.dots("groups", "Error of each group", drawn, "top-1 error", percent=True)
+    plot = plots.dots("groups", say("Error of each group"), drawn, say("top-1 error"), percent=True)
     return {"rows": rows, "plot": plot}
 
 
@@ -198,13 +218,13 @@ def _calibration(evaluation: Evaluation, temperature: float | None) -> dict[str,
     scores, labels = evaluation.scores_NC[kept], evaluation.labels_N[kept]
     if not len(labels) or not bool(np.isfinite(scores).all()):
         return None
-    versions = {"as trained": scores}
+    versions = {say("as trained"): scores}
     if temperature is not None:
-        versions = {"before calibration": scores, "calibrated": scores / temperature}
+        versions = {say("before calibration"): scores, say("calibrated"): scores / temperature}
     series = {name: metrics.reliability(one, labels) for name, one in versions.items()}
     measures = (metrics.expected_calibration_error, metrics.negative_log_likelihood, metrics.brier_score)
     return {
-        "plot": plots.reliability("reliability", "Right answers at each confidence", series),
+        "plot": plots.reliability("reliability", say("Right answers at each confidence"), series),
         "rows": [(name, *(measure(one, labels) for measure in measures)) for name, one in versions.items()],
     }
 
@@ -219,7 +239,7 @@ def _ranks(measured: Mapping[str, Any]) -> dict[str, Any] | None:
     species = answered.get("species") or {}
     known = species.get("precision") is not None
     chosen = (species["coverage"], species["precision"]) if known else None
-    title = "Coverage and precision at each threshold"
+    title = say("Coverage and precision at each threshold")
     return {
         "rows": [(rank, one) for rank, one in answered.items() if rank != "all" and one["photos"]],
         "all": answered["all"],
@@ -247,8 +267,8 @@ def _places(
         **{key: found[key] for key in ("all", "difference", "light")},
         "rows": rows[:MOST_PLACES],
         "more": max(0, len(rows) - MOST_PLACES),
-        "plot": plots.dots("places", "Error of each place", drawn, "top-1 error", percent=True),
-        "map": plots.places("map", "Places", at) if len(at) > 1 else None,
+        "plot": plots.dots("places", say("Error of each place"), drawn, say("top-1 error"), percent=True),
+        "map": plots.places("map", say("Places"), at) if len(at) > 1 else None,
     }
 
 
@@ -266,6 +286,6 @@ def _curve(curve: Sequence[Mapping[str, Any]]) -> str | None:
         points = [(one["epoch"], one[key]) for one in curve if one.get(key) is not None]
         return [plots.Line(label, [x for x, _ in points], [y for _, y in points])] if points else []
 
-    losses = line("training", "train_loss") + line("validation", "val_loss")
-    title = "Losses and validation error over epochs"
-    return plots.learning_curve("learning", title, losses, line("validation error", "val_error"))
+    losses = line(say("training"), "train_loss") + line(say("validation"), "val_loss")
+    title = say("Losses and validation error over epochs")
+    return plots.learning_curve("learning", title, losses, line(say("validation error"), "val_error"))

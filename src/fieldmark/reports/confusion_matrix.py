@@ -11,6 +11,7 @@ import numpy as np
 from fieldmark.data.taxonomy import Taxonomy
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.reports import page
+from fieldmark.utils.languages import say, say_count
 from fieldmark.utils.typing import IntArray
 
 MOST = 1000
@@ -42,10 +43,34 @@ def matrix(evaluation: Evaluation, taxonomy: Taxonomy) -> Mapping[str, Any] | No
     counts_CC = counts_CC[np.ix_(order, order)]
     names = [page.label(taxonomy, evaluation.classes[chosen[at]]) for at in order]
     cells = [[int(row), int(column), int(counts_CC[row, column])] for row, column in np.argwhere(counts_CC)]
-    text = json.dumps({"names": names, "cells": cells}, ensure_ascii=False)
+    text = json.dumps({"names": names, "cells": cells, "words": _words()}, ensure_ascii=False)
     for sign in "<>&":  # it stands inside of a script
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return {"data": text, "classes": len(chosen), "more": len(seen) - len(chosen)}
+
+
+def _words() -> dict[str, str | list[str]]:
+    """Return what `matrix.js` says; sentences are there for one photo and for several."""
+    cell = {name: f"{{{name}}}" for name in ("label", "other", "some", "all")}
+    return {
+        "label": say("label"),
+        "answer": say("answer"),
+        "right": [
+            say_count(
+                "{label}: {some} of {all} photo right", "{label}: {some} of {all} photos right", count, **cell
+            )
+            for count in (1, 2)
+        ],
+        "wrong": [
+            say_count(
+                "{label}, taken for {other}: {some} of {all} photo",
+                "{label}, taken for {other}: {some} of {all} photos",
+                count,
+                **cell,
+            )
+            for count in (1, 2)
+        ],
+    }
 
 
 def _order(counts_CC: IntArray) -> IntArray:

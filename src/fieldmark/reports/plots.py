@@ -15,6 +15,8 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from fieldmark.utils.languages import decimal_point, number, say
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
@@ -35,6 +37,7 @@ _VARIABLES = {
 }
 _MARKERS = "osD^v"
 _LEGEND: dict[str, Any] = {"frameon": False, "labelcolor": INK}
+_WIDEST = 70  # characters of a legend in one line
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,14 @@ def histogram(
     if threshold is not None and edges[0] < threshold < edges[-1]:
         axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "va": "bottom", "ha": "center"}
-        axes.annotate(f" pruned below {threshold:g}", (threshold, 1), color=INK, **place)
-    axes.set(xlabel="photos in the class", ylabel="classes")
+        said = say("pruned below {photos}", photos=number(threshold))
+        axes.annotate(f" {said}", (threshold, 1), color=INK, **place)
+    axes.set(xlabel=say("photos in the class"), ylabel=say("classes"))
     return _svg(figure, name, title)
 
 
 def dots(
-    name: str, title: str, rows: Sequence[Dot], xlabel: str, theirs: str = "paper", *, percent: bool = False
+    name: str, title: str, rows: Sequence[Dot], xlabel: str, theirs: str = "", *, percent: bool = False
 ) -> str:
     """Plot a dot with its interval for each row, and the paper's value as a diamond."""
     figure, axes = _figure(0.9 + 0.34 * max(1, len(rows)))
@@ -99,8 +103,8 @@ def dots(
 
 def _dots_legend(figure: Figure, axes: Axes, rows: Sequence[Dot], theirs: str) -> None:
     keys = (
-        (not all(row.hollow for row in rows), "o", SERIES[0], SERIES[0], "here, with 95 % CI"),
-        (any(row.hollow for row in rows), "o", SERIES[0], BACK, "here, not fully pretrained"),
+        (not all(row.hollow for row in rows), "o", SERIES[0], SERIES[0], say("here, with 95 % CI")),
+        (any(row.hollow for row in rows), "o", SERIES[0], BACK, say("here, not fully pretrained")),
         (any(row.paper is not None for row in rows), "D", PAPER, PAPER, theirs),
     )
     handles = [
@@ -108,14 +112,16 @@ def _dots_legend(figure: Figure, axes: Axes, rows: Sequence[Dot], theirs: str) -
         for shown, marker, edge, face, label in keys
         if shown
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), **_LEGEND)
+    long = sum(len(label) for shown, *_, label in keys if shown) > _WIDEST
+    columns = 2 if long else len(handles)
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, **_LEGEND)
 
 
 def places(
     name: str,
     title: str,
     rows: Sequence[tuple[float, float, int, float]],
-    labels: tuple[str, str] = ("longitude", "latitude"),
+    labels: tuple[str, str] | None = None,
 ) -> str:
     """Plot places by longitude and latitude: (latitude, longitude, photos, error) each."""
     figure, axes = _figure(4.0)
@@ -125,7 +131,8 @@ def places(
         axes.plot([longitude], [latitude], "o", color=SERIES[0], alpha=shade, markersize=size)
         axes.plot([longitude], [latitude], "o", color=SERIES[0], fillstyle="none", markersize=size)
     middle = math.radians(sum(latitude for latitude, *_ in rows) / len(rows))
-    axes.set(xlabel=labels[0], ylabel=labels[1], aspect=1 / max(0.05, math.cos(middle)))
+    across, up = labels or (say("longitude"), say("latitude"))
+    axes.set(xlabel=across, ylabel=up, aspect=1 / max(0.05, math.cos(middle)))
     axes.margins(0.15)
     axes.ticklabel_format(useOffset=False)
     return _svg(figure, name, title)
@@ -144,8 +151,8 @@ def learning_curve(name: str, title: str, losses: Sequence[Line], errors: Sequen
     The first error has the colour of the second loss: both are of the validation photos.
     """
     figure, axes = _figure(3.0, columns=2)
-    _draw_lines(axes[0], losses, "epoch", "loss")
-    _draw_lines(axes[1], errors, "epoch", "top-1 error", first=1)
+    _draw_lines(axes[0], losses, say("epoch"), say("loss"))
+    _draw_lines(axes[1], errors, say("epoch"), say("top-1 error"), first=1)
     _percent(axes[1].yaxis)
     return _svg(figure, name, title)
 
@@ -174,7 +181,7 @@ def _draw_lines(axes: Axes, rows: Sequence[Line], xlabel: str, ylabel: str, *, f
 def reliability(name: str, title: str, series: Mapping[str, Sequence[ReliabilityBin]]) -> str:
     """Plot the share of right answers against the confidence; on the diagonal they are equal."""
     figure, axes = _figure(4.2)
-    axes.plot((0, 1), (0, 1), color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="ideal")
+    axes.plot((0, 1), (0, 1), color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=say("ideal"))
     for at, (label, bins) in enumerate(series.items()):
         axes.plot(
             [one.confidence for one in bins],
@@ -185,7 +192,7 @@ def reliability(name: str, title: str, series: Mapping[str, Sequence[Reliability
             color=SERIES[at],
             label=_plain(label),
         )
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="right answers")
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel=say("confidence"), ylabel=say("right answers"))
     _percent(axes.xaxis, axes.yaxis)
     figure.legend(loc="outside upper left", ncols=len(series) + 1, **_LEGEND)
     return _svg(figure, name, title)
@@ -199,10 +206,10 @@ def coverage(
     shares, precisions = zip(*points, strict=True)
     axes.plot(shares, precisions, color=SERIES[0], linewidth=1.8, marker=_MARKERS[0], markersize=4)
     if chosen is not None:
-        axes.plot(*chosen, "D", color=SERIES[1], markersize=8, label="its threshold")
+        axes.plot(*chosen, "D", color=SERIES[1], markersize=8, label=say("its threshold"))
         axes.legend(loc="lower left", **_LEGEND)
-    axes.set(xlim=(0, 1.02), xlabel="coverage: photos with a species as the answer")
-    axes.set(ylabel="precision: right answers among these")
+    axes.set(xlim=(0, 1.02), xlabel=say("coverage: photos with a species as the answer"))
+    axes.set(ylabel=say("precision: right answers among these"))
     _percent(axes.xaxis, axes.yaxis)
     return _svg(figure, name, title)
 
@@ -261,6 +268,8 @@ def _svg(figure: Figure, name: str, title: str) -> str:
         (r"font-family: [^;\"]*;? ?", ""),
     ):
         text = re.sub(pattern, new, text)
+    # Labels that are numbers, on the axes.
+    text = re.sub(r">(−?\d+)\.(\d+(?: %)?)</text>", rf">\1{decimal_point()}\2</text>", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
     box = re.search(r'viewBox="[^"]+"', text)

@@ -19,6 +19,7 @@ from fieldmark.evaluation import metrics
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.reports import page
 from fieldmark.utils.errors import ImageRejected
+from fieldmark.utils.languages import say
 
 SIDE = 176  # pixels of the longer side, shown at 110 CSS pixels
 PHOTOS_PER_PAIR = 3
@@ -73,8 +74,10 @@ def hardest_pairs(evaluation: Evaluation, photos: PhotoOf, taxonomy: Taxonomy, l
         wrong = np.flatnonzero((labels == true) & (predicted == taken_for))
         right = np.flatnonzero((labels == taken_for) & (predicted == taken_for))
         best = partial(_best, evaluation, taken_for)
-        shown = thumbs(photos, ((photo_id, f"{name}, taken for {other}") for photo_id in best(wrong)))
-        example = thumbs(photos, ((photo_id, f"{other}, named right") for photo_id in best(right)))
+        taken = say("{label}, taken for {other}", label=name, other=other)
+        named = say("{label}, named right", label=other)
+        shown = thumbs(photos, ((photo_id, taken) for photo_id in best(wrong)))
+        example = thumbs(photos, ((photo_id, named) for photo_id in best(right)))
         of = int((labels == true).sum())
         pairs.append(Pair(name, other, count, of, [*islice(shown, PHOTOS_PER_PAIR)], next(example, None)))
     return pairs
@@ -114,7 +117,7 @@ def examples(
         own_N = kept & (labels == column)
         if not own_N.any():
             continue
-        kinds = {"right": ~wrong_N & sure_N, "wrong": wrong_N & sure_N, "not sure": ~sure_N}
+        kinds = {say("right"): ~wrong_N & sure_N, say("wrong"): wrong_N & sure_N, say("not sure"): ~sure_N}
         shown = []
         for kind, of_kind_N in kinds.items():
             rows = np.flatnonzero(own_N & of_kind_N)

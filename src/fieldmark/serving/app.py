@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from fieldmark import __version__
 from fieldmark.inference.classifier import Classifier
-from fieldmark.serving import answers, http_errors, openapi
+from fieldmark.serving import answers, http_errors, openapi, web_page
 from fieldmark.serving.asked import Asked
 from fieldmark.serving.config import ServeConfig
 from fieldmark.serving.http_errors import HttpError
@@ -199,7 +199,7 @@ async def metrics(request: Request) -> Response:
 @_pages.api_route("/", methods=["GET", "HEAD"])
 async def page(request: Request) -> Response:
     """Return the web page."""
-    return await _static.get_response("index.html", request.scope)
+    return web_page.answer(request)
 
 
 @_pages.api_route("/static/theme.css", methods=["GET", "HEAD"])

@@ -18,6 +18,16 @@ from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.inputs import Boxes, Kind
 from fieldmark.serving.http_errors import HttpError
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import to_say
+
+PRIOR_REASONS = (
+    _LEFT_OUT := to_say("the request leaves it out"),
+    _OF_ONE_PLACE := to_say("the classifier is of one place"),
+    _ASKED := to_say("the place is that of the request"),
+    _EXIF := to_say("the place is that of the photo's EXIF data"),
+    _NO_PLACE := to_say("the photo has no place"),
+)
+"""Why the prior of places counts for a photo, or not."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +111,16 @@ class Asked(BaseModel):
     def location(self, exif: Exif, classifier: Classifier) -> tuple[Location | None, str]:
         """Return where and when a photo was taken, None if no prior counts, and the reason in words."""
         if self.prior == "off":
-            return None, "the request leaves it out"
+            return None, _LEFT_OUT
         if classifier.local is not None:
-            return None, "the classifier is of one place"
-        degrees, taken, words = (self.lat, self.lon), self.date, "the place is that of the request"
+            return None, _OF_ONE_PLACE
+        degrees, taken, words = (self.lat, self.lon), self.date, _ASKED
         if self.lat is None:
             degrees, taken = (exif.latitude, exif.longitude), self.date or exif.taken
-            words = "the place is that of the photo's EXIF data"
+            words = _EXIF
         latitude, longitude = degrees
         if latitude is None or longitude is None:
-            return None, "the photo has no place"
+            return None, _NO_PLACE
         return (latitude, longitude, day_of_year(taken)), words
 
     def boxes_of(self, names: Sequence[str], classifier: Classifier) -> list[PhotoBoxes | None]:

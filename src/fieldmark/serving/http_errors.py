@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fieldmark.utils.errors import ImageRejected, RejectReason
+from fieldmark.utils.languages import to_say
 
 
 class HttpError(Exception):
@@ -25,16 +26,25 @@ class HttpError(Exception):
         self.each_photo: Sequence[tuple[str, HttpError]] = ()
 
 
-_FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 _PHOTOS = {
-    RejectReason.EMPTY: (422, "The file is empty."),
-    RejectReason.NOT_AN_IMAGE: (415, f"This file is not a photo. Send {_FORMATS}."),
-    RejectReason.UNSUPPORTED: (415, f"This image format is not supported. Send {_FORMATS}."),
-    RejectReason.TRUNCATED: (422, "The photo is cut off: a part of the file is missing."),
-    RejectReason.CORRUPT: (422, "The photo is damaged and cannot be read."),
+    RejectReason.EMPTY: (422, to_say("The file is empty.")),
+    RejectReason.NOT_AN_IMAGE: (
+        415,
+        to_say("This file is not a photo. Send JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."),
+    ),
+    RejectReason.UNSUPPORTED: (
+        415,
+        to_say("This image format is not supported. Send JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."),
+    ),
+    RejectReason.TRUNCATED: (422, to_say("The photo is cut off: a part of the file is missing.")),
+    RejectReason.CORRUPT: (422, to_say("The photo is damaged and cannot be read.")),
     RejectReason.OUTSIDE: (422, "The box lies outside of the photo."),
     RejectReason.TOO_LARGE: (413, "The photo is too large: the limit is {:,.4g} million pixels."),
 }
+
+
+SENTENCES = (*(message for _, message in _PHOTOS.values()), to_say("The API key is missing or wrong."))
+"""What the web page says in its own language; the API is in English."""
 
 
 def photo_rejected(rejected: ImageRejected, max_pixels: int) -> HttpError:

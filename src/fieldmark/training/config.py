@@ -18,6 +18,7 @@ from fieldmark.utils.choices import (
     EngineName,
     Grouping,
     HeadKind,
+    Language,
     OptimizerBits,
     Quality,
     SplitMethod,
@@ -38,6 +39,7 @@ _CHOICES: dict[str, tuple[str | int, ...]] = {
     "ensemble": get_args(Weighting),
     "quality": get_args(Quality),
     "optimizer_bits": get_args(OptimizerBits),
+    "language": get_args(Language),
 }
 """The fields that are one of some words; those whose default is None may be None."""
 
@@ -101,6 +103,7 @@ class TrainConfig:
             occurrences, a path, see `fieldmark.data.readers.occurrences`; None: it does not count.
         checklist: a checklist archive by which names of the table of occurrences are found, a `Path` or text,
             see `fieldmark.data.checklist`; None: only names of labels count.
+        language: of the report.
         optimizer_bits: 8: fine-tuning keeps AdamW's two numbers for a weight in 8 bits each, not in 32.
         accumulate: in how many parts fine-tuning computes a batch, one after the other; None: 2.
         budget: how many seconds `best` may take; None: as long as needed.
@@ -145,6 +148,7 @@ class TrainConfig:
     checkpointing: bool = False
     accumulate: int | None = None
     optimizer_bits: OptimizerBits = 32
+    language: Language = "en"
 
     def __post_init__(self) -> None:
         given: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}

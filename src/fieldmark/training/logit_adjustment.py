@@ -19,6 +19,7 @@ from fieldmark.heads.class_imbalance import RARE_BELOW
 from fieldmark.heads.cross_validation import out_of_fold_logits
 from fieldmark.heads.softmax import Fit
 from fieldmark.models import Backbone
+from fieldmark.utils.languages import decimal_point, number, say
 from fieldmark.utils.logging import progress_bar
 from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
 
@@ -45,16 +46,24 @@ class Chosen:
     def said(self) -> str:
         """A sentence for a person."""
         if not self.strength:
-            return (
-                f"Classes with fewer than {RARE_BELOW} photos: on {self.photos:,} photos no adjustment "
-                "helped them without more than 2 % more mistakes in all, so none was made."
+            return say(
+                "Classes with fewer than {least} photos: on {photos} photos no adjustment helped them "
+                "without more than 2 % more mistakes in all, so none was made.",
+                least=RARE_BELOW,
+                photos=self.photos,
             )
-        return (
-            f"The logits of classes with fewer than {RARE_BELOW} photos are raised: adjusted by "
-            f"{self.strength:g}. "
-            f"On {self.photos:,} photos unseen by the heads, and by which this was chosen, their error "
-            f"went from {self.rare[0]:.1%} to {self.rare[1]:.1%}, that of all photos from "
-            f"{self.every[0]:.1%} to {self.every[1]:.1%}."
+        before, after, all_before, all_after = (f"{number(100 * e, 1)}%" for e in (*self.rare, *self.every))
+        return say(
+            "The logits of classes with fewer than {least} photos are raised: adjusted by {strength}. On "
+            "{photos} photos unseen by the heads, and by which this was chosen, their error went from "
+            "{before} to {after}, that of all photos from {all_before} to {all_after}.",
+            least=RARE_BELOW,
+            strength=f"{self.strength:g}".replace(".", decimal_point()),
+            photos=self.photos,
+            before=before,
+            after=after,
+            all_before=all_before,
+            all_after=all_after,
         )
 
 

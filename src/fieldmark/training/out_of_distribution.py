@@ -25,8 +25,10 @@ from fieldmark.evaluation import metrics
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.inference.classifier.ood import MOST_PHOTOS, OodDetector, OodKind, nearest_cosine, unit
 from fieldmark.utils import io
+from fieldmark.utils.languages import number, say
 from fieldmark.utils.random import order
 from fieldmark.utils.typing import FloatArray, IntArray
+from fieldmark.utils.wording import word
 
 KNOWN_RECALL = 0.95
 """The share of photos of the classes that are not to be called unknown."""
@@ -95,25 +97,21 @@ def choose(photos: KnownPhotos, far_FD: FloatArray, classes: int, seed: int) -> 
     measured = {kind: _measured(each) for kind, each in trials.items() if each}
     if not measured:
         return Chosen(None, None, np.empty(0, np.float32))
-    best = next(iter(measured))
-    for kind, found in measured.items():
-        if _total(found) > _total(measured[best]) + _GAIN:
-            best = kind
+    best = _best(measured)
     known_N = _known_scores(best, photos)
     works = (measured[best]["far_flagged"] or 0.0) >= _FAR or (measured[best]["flagged"] or 0.0) >= _NEAR
     threshold = metrics.score_at_recall(known_N[~np.isnan(known_N)], KNOWN_RECALL)
     detector = OodDetector(best, threshold, _vectors(best, photos.learned)) if works else None
     near = sum(len(trial.near_M) for trial in trials[best])
-    record = {
+    record: dict[str, Any] = {
         "score": best if works else None,
         "classes_left_out": classes if near else 0,
         "known": int(sum(len(trial.known_K) for trial in trials[best])),
         "unknown": near,
         "far": len(far_FD),
         "kinds": measured,
-        "said": _sentence(best, measured[best], works),
     }
-    return Chosen(detector, record, known_N)
+    return Chosen(detector, record | {"said": in_words(record)}, known_N)
 
 
 def _known_scores(kind: OodKind, photos: KnownPhotos) -> FloatArray:
@@ -195,21 +193,40 @@ def _measured(trials: list[_Trial]) -> dict[str, float | None]:
     }
 
 
+def _best(measured: Mapping[OodKind, Mapping[str, float | None]]) -> OodKind:
+    """The kind with the best AUROC over near and far photos; an earlier one unless a later gains enough."""
+    best = next(iter(measured))
+    for kind, found in measured.items():
+        if _total(found) > _total(measured[best]) + _GAIN:
+            best = kind
+    return best
+
+
 def _total(found: Mapping[str, float | None]) -> float:
     return (found["far_auroc"] or 0.0) + (found["auroc"] or 0.0)
 
 
-def _sentence(kind: OodKind, found: Mapping[str, float | None], works: bool) -> str:
-    """Say what the flag recognises."""
-    far, near = found["far_flagged"] or 0.0, found["flagged"]
-    others = "" if near is None else f" and {100 * near:.0f} % of photos of classes that were left out"
-    told = f"compared with {kind}, {100 * far:.0f} % of drawn pictures of something else{others} are flagged"
-    if not works:
-        return f"No out-of-distribution flag: even {told}, where 95 % of known photos pass."
-    like = ""
+def in_words(record: Mapping[str, Any]) -> str:
+    """Say what the flag recognises, from the measures of `Chosen`."""
+    kind = _best(record["kinds"])
+    found = record["kinds"][kind]
+    near: float | None = found["flagged"]
+    values = {"kind": word(kind), "far": number(100 * (found["far_flagged"] or 0.0))}
+    if near is None:
+        told = say("compared with {kind}, {far} % of drawn pictures of something else are flagged", **values)
+    else:
+        told = say(
+            "compared with {kind}, {far} % of drawn pictures of something else and {near} % of photos of "
+            "classes that were left out are flagged",
+            near=number(100 * near),
+            **values,
+        )
+    if record["score"] is None:
+        return say("No out-of-distribution flag: even {told}, where 95 % of known photos pass.", told=told)
+    said = say("Where 95 % of known photos pass, {told}.", told=told)
     if near is not None and near < _NEAR:
-        like = " It does not recognise species that resemble those that it knows."
-    return f"Where 95 % of known photos pass, {told}.{like}"
+        said += " " + say("It does not recognise species that resemble those that it knows.")
+    return said
 
 
 def far_files() -> list[PhotoFile]:

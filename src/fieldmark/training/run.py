@@ -24,6 +24,7 @@ from fieldmark.training import pipeline
 from fieldmark.training.callbacks import Callback
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.finetune import distributed
+from fieldmark.training.in_words import in_words
 from fieldmark.training.stages import Outcome
 from fieldmark.training.strategies import (
     EnsembleStrategy,
@@ -34,7 +35,9 @@ from fieldmark.training.strategies import (
 )
 from fieldmark.training.summary import ClassifierSummary
 from fieldmark.utils import io, publishing
+from fieldmark.utils.choices import Language
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import speaking
 from fieldmark.utils.logging import listening
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ class Trained:
         summary: the measures computed from them.
         outcome: what it was made from.
         folder: where it was written; None: nowhere yet.
+        language: of its report.
     """
 
     classifier: Classifier
@@ -64,6 +68,7 @@ class Trained:
     summary: ClassifierSummary
     outcome: Outcome
     folder: Path | None = None
+    language: Language = "en"
 
     def save(self, folder: str | Path, *, thumbnails: bool = False) -> Trained:
         """Write the classifier, its evaluation, its nearest training photos and its report.
@@ -87,16 +92,17 @@ class Trained:
         data.table.write(out / "photos.parquet")
         data.split.write(out / "split.parquet")
         neighbours.write(out, self.classifier, data.table, self.outcome.train_features, thumbnails=thumbnails)
-        page = classifier_page(
-            dict(self.classifier.provenance),
-            self.evaluation,
-            taxonomy=data.table.taxonomy,
-            photos=photo_finder(data.table),
-            train_counts=splits.train_counts(),
-            coordinates=_coordinates(data.table),
-            rejected=data.table.rejected_names(),
-            share_learned=self.summary.measurement.least_ratio,
-        )
+        with speaking(self.language):
+            page = classifier_page(
+                in_words(self.classifier.provenance),
+                self.evaluation,
+                taxonomy=data.table.taxonomy,
+                photos=photo_finder(data.table),
+                train_counts=splits.train_counts(),
+                coordinates=_coordinates(data.table),
+                rejected=data.table.rejected_names(),
+                share_learned=self.summary.measurement.least_ratio,
+            )
         io.write_text(out / "report.html", page)
 
 
@@ -192,6 +198,7 @@ def extend(
                 engine=config.engine,
                 groups=config.groups or "auto",
                 thumbnails=config.thumbnails,
+                language=config.language,
             )
             strategy = NamesStrategy.of(classifier, Path(photos), how, config.names)
         else:
@@ -229,7 +236,10 @@ def _run(
         for callback in callbacks:
             stack.enter_context(listening(callback))
         outcome = pipeline.run(strategy, command=command)
-        trained = Trained(outcome.classifier, outcome.evaluation, outcome.summary, outcome)
+        trained = Trained(
+            *(outcome.classifier, outcome.evaluation, outcome.summary, outcome),
+            language=strategy.config.language,
+        )
         # Of several processes that train together, the first one writes.
         if out is not None and not distributed.process_index():
             trained = trained.save(out, thumbnails=strategy.config.thumbnails)

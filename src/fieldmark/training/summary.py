@@ -17,6 +17,7 @@ from fieldmark.evaluation.location_prior import LocationMeasure
 from fieldmark.evaluation.results import Evaluation, EvaluationSummary
 from fieldmark.evaluation.taxonomic import TaxonomicError, taxonomic_error
 from fieldmark.inference.classifier import Classifier
+from fieldmark.utils.languages import number, say
 from fieldmark.utils.records import Record
 from fieldmark.utils.typing import BoolArray, IntArray
 
@@ -150,7 +151,7 @@ class Measurement(Record):
         found = cls(
             way, folds, len(evaluation), units, learned, share, unmeasured, few, 0, None, None, ""
         )._without(evaluation, hard_N)
-        return replace(found, said=found._sentences() + found.hard_sentence)
+        return replace(found, said=found.in_words)
 
     def _without(self, evaluation: Evaluation, hard_N: BoolArray | None) -> Measurement:
         """Add the error without hard photos."""
@@ -179,41 +180,67 @@ class Measurement(Record):
         """Say how many photos are hard, and how large the error is without them; empty without any."""
         if not self.hard:
             return ""
-        told = f" {self.hard:,} of these photos are hard: rejected by a check, and not learned from"
         if self.error_without_hard is None or self.error_without_hard_interval is None:
-            return f"{told}."
+            return " " + say(
+                "{count} of these photos are hard: rejected by a check, and not learned from.",
+                count=self.hard,
+            )
         low, high = self.error_without_hard_interval
-        return (
-            f"{told}; without them the top-1 error is {100 * self.error_without_hard:.1f} % "
-            f"(95 % CI {100 * low:.1f}-{100 * high:.1f} %)."
+        return " " + say(
+            "{count} of these photos are hard: rejected by a check, and not learned from; without them the "
+            "top-1 error is {error} % (95 % CI {low}-{high} %).",
+            count=self.hard,
+            error=number(100 * self.error_without_hard, 1),
+            low=number(100 * low, 1),
+            high=number(100 * high, 1),
         )
 
-    def _sentences(self) -> str:
+    @property
+    def in_words(self) -> str:
+        """The measurement in sentences."""
+        return f"{self._way_in_words()}{self._classes_in_words()}{self.hard_sentence}"
+
+    def _way_in_words(self) -> str:
         if self.way == "test part":
-            said = (
-                f"Measured once, on {self.photos:,} test photos; the classifier learned from "
-                f"{self.learned:,}."
+            return say(
+                "Measured once, on {photos} test photos; the classifier learned from {learned}.",
+                photos=self.photos,
+                learned=self.learned,
             )
-        else:
-            better = "likely a little better" if self.share_learned > _MOST_LEARNED else "better"
-            said = (
-                f"Each of {self.photos:,} photos was measured by a classifier that saw neither it nor its "
-                f"group ({self.folds} folds, {self.groups:,} independent groups) and learned from "
-                f"{100 * self.share_learned:.0f} % of each class on average. The delivered classifier "
-                f"learned from all {self.learned:,} photos, so it is {better}: the low ends of the "
-                "intervals allow for that."
+        if not self.photos:
+            return say(
+                "Not measured: the photos of each class are all of one group, and what is learned from "
+                "cannot be measured on. Add photos from other places or times."
             )
-            if not self.photos:
-                said = (
-                    "Not measured: the photos of each class are all of one group, and what is learned from "
-                    "cannot be measured on. Add photos from other places or times."
-                )
-        if self.unmeasured and self.photos:
-            why = " (their photos are all of one group)" if self.way == "folds" else ""
-            said += f" Classes that could not be measured{why}: {len(self.unmeasured):,}."
+        little = self.share_learned > _MOST_LEARNED
+        return say(
+            "Each of {photos} photos was measured by a classifier that saw neither it nor its group ({folds} "
+            "folds, {groups} independent groups) and learned from {share} % of each class on average. The "
+            "delivered classifier learned from all {learned} photos, so it is {better}: the low ends of the "
+            "intervals allow for that.",
+            photos=self.photos,
+            folds=self.folds,
+            groups=self.groups,
+            share=number(100 * self.share_learned),
+            learned=self.learned,
+            better=say("likely a little better") if little else say("better"),
+        )
+
+    def _classes_in_words(self) -> str:
+        said = ""
+        if self.unmeasured and self.photos and self.way == "folds":
+            said += " " + say(
+                "Classes that could not be measured (their photos are all of one group): {count}.",
+                count=len(self.unmeasured),
+            )
+        elif self.unmeasured and self.photos:
+            said += " " + say("Classes that could not be measured: {count}.", count=len(self.unmeasured))
         if self.few_groups:
-            few = len(self.few_groups)
-            said += f" Classes with fewer than {FEW_GROUPS} groups, of which little can be said: {few:,}."
+            said += " " + say(
+                "Classes with fewer than {least} groups, of which little can be said: {count}.",
+                least=FEW_GROUPS,
+                count=len(self.few_groups),
+            )
         return said
 
 

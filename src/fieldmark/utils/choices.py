@@ -10,6 +10,8 @@ from typing import Literal
 # How a photo becomes the square that a network is given: resized without its proportions, cut out of the
 # centre, or whole with a border.
 Crop = Literal["squash", "center", "pad"]
+# The languages of pages.
+Language = Literal["en", "de", "es", "fr", "pt"]
 # Which label comes first: the most probable, or the one with the least expected taxonomic distance.
 Decision = Literal["probable", "height"]
 # How photos are decoded: in full, or large JPEGs at a reduced size.

@@ -8,9 +8,9 @@ from weakref import WeakKeyDictionary
 
 from nicegui import Client, ui
 
-from fieldmark.app.languages import ask_page, spoken
 from fieldmark.app.pages import label_next, learn, name, photos, results, review, train
 from fieldmark.app.store import Project
+from fieldmark.utils.languages import ask_page, spoken
 
 PAGES: dict[str, Callable[[Project], None]] = {
     "/": photos.show,

@@ -13,11 +13,12 @@ from typing import Any, Literal, TypeVar, cast
 from nicegui import run, ui
 from nicegui.elements.mixins.text_element import TextElement
 
-from fieldmark.app import decisions, jobs, languages, outcomes, wording
+from fieldmark.app import decisions, jobs, outcomes, wording
 from fieldmark.app.jobs import Job
-from fieldmark.app.languages import say, say_count, to_say
 from fieldmark.app.store import Project
+from fieldmark.utils import languages
 from fieldmark.utils.errors import FieldmarkError
+from fieldmark.utils.languages import say, say_count, to_say
 from fieldmark.utils.logging import format_duration
 
 STATIC = Path(__file__).parents[1] / "static"

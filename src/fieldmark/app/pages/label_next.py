@@ -5,11 +5,11 @@ from __future__ import annotations
 from nicegui import ui
 
 from fieldmark.app import suggestions
-from fieldmark.app.languages import say, say_count
 from fieldmark.app.pages.frame import frame
 from fieldmark.app.pages.review import Review
 from fieldmark.app.queues import Group, Wall
 from fieldmark.app.store import Project
+from fieldmark.utils.languages import say, say_count
 
 
 def show(project: Project) -> None:

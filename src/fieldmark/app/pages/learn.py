@@ -8,10 +8,10 @@ from nicegui import ui
 
 from fieldmark.app import learning
 from fieldmark.app.jobs import Job
-from fieldmark.app.languages import percent, say, say_count
 from fieldmark.app.pages.frame import frame, heading, job_panel, saying_errors
 from fieldmark.app.pages.train import report
 from fieldmark.app.store import Project
+from fieldmark.utils.languages import percent, say, say_count
 
 
 def show(project: Project) -> None:

@@ -8,12 +8,12 @@ from nicegui import ui
 
 from fieldmark.app import learning, queues, wording
 from fieldmark.app.jobs import Job
-from fieldmark.app.languages import number, say, say_count
 from fieldmark.app.pages.frame import frame, in_thread, job_panel, saying_errors
 from fieldmark.app.pages.overview import when_and_where
 from fieldmark.app.pages.picker import pick
 from fieldmark.app.store import Project
 from fieldmark.app.watching import SETTING
+from fieldmark.utils.languages import number, say, say_count
 
 
 def show(project: Project) -> None:

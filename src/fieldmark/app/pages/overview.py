@@ -8,9 +8,9 @@ from typing import Any
 from nicegui import ui
 
 from fieldmark.app import queues, wording
-from fieldmark.app.languages import number, say, say_count
 from fieldmark.app.pages.frame import colour, in_thread
 from fieldmark.app.store import Project, Role
+from fieldmark.utils.languages import number, say, say_count
 
 _YEARS = 6  # the last ones that have photos are shown
 

@@ -9,7 +9,6 @@ from nicegui import ui
 
 from fieldmark.app import checking, decisions, queues, wording
 from fieldmark.app.jobs import Job
-from fieldmark.app.languages import number, say, say_count, to_say
 from fieldmark.app.pages.frame import (
     frame,
     heading,
@@ -24,6 +23,7 @@ from fieldmark.app.pages.picker import pick
 from fieldmark.app.pages.wall import PhotoWall
 from fieldmark.app.queues import Query, Which
 from fieldmark.app.store import Project
+from fieldmark.utils.languages import number, say, say_count, to_say
 
 _WHICH: dict[str, str] = {"all": to_say("All"), "refused": to_say("Refused")} | dict(checking.TITLES)
 _MOST = 400  # species in the list; a field filters them

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from nicegui import ui
 
-from fieldmark.app.languages import say, say_count
 from fieldmark.app.pages.frame import heading
 from fieldmark.inference.inputs import SUFFIXES
+from fieldmark.utils.languages import say, say_count
 
 _LISTS = (".csv", ".tsv", ".json", ".json.gz", ".parquet")
 _MOST = 500  # entries that are shown of a folder

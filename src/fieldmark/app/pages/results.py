@@ -9,12 +9,12 @@ from nicegui import ui
 
 from fieldmark.app import exports, results, wording
 from fieldmark.app.activity import Activity
-from fieldmark.app.languages import number, say, say_count
 from fieldmark.app.pages.frame import colour, frame, heading
 from fieldmark.app.pages.overview import month_names
 from fieldmark.app.results import Observation
 from fieldmark.app.store import Project
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import number, say, say_count
 
 _MOST = 20  # species in a plot
 _COLOURS = ("series-3", "series-2", "series-1", "series-4", "series-5", "paper", "warn", "muted")

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from nicegui import ui
 
 from fieldmark.app import decisions, learning, pictures, queues, wording
-from fieldmark.app.languages import number, percent, say, to_say
 from fieldmark.app.pages.frame import frame, heading, in_thread, reviewer, saying_errors, species_input, step
 from fieldmark.app.pages.wall import Act, PhotoWall
 from fieldmark.app.queues import Query, Wall
 from fieldmark.app.store import EMPTY, Photo, Project
+from fieldmark.utils.languages import number, percent, say, to_say
 
 _BY = {
     "species": to_say("Species"),

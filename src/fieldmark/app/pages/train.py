@@ -8,9 +8,9 @@ from nicegui import ui
 
 from fieldmark.app import learning, queues, wording
 from fieldmark.app.jobs import Job
-from fieldmark.app.languages import say, say_count
 from fieldmark.app.pages.frame import frame, heading, job_panel, saying_errors
 from fieldmark.app.store import Project
+from fieldmark.utils.languages import say, say_count
 
 
 def show(project: Project) -> None:

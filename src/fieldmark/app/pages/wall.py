@@ -11,10 +11,10 @@ from typing import Any
 from nicegui import ui
 
 from fieldmark.app import wording
-from fieldmark.app.languages import say
 from fieldmark.app.pages.frame import STATIC
 from fieldmark.app.queues import Wall
 from fieldmark.app.routes import walls
+from fieldmark.utils.languages import say
 
 
 @dataclass(frozen=True)

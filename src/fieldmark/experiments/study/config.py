@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from fieldmark.experiments.runs import Options
-from fieldmark.utils.choices import DecodingTier, EngineName, FloatTierName, Grouping, SplitMethod
+from fieldmark.utils.choices import DecodingTier, EngineName, FloatTierName, Grouping, Language, SplitMethod
+from fieldmark.utils.languages import refuse_other
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class StudyConfig:
         tier: how photos are decoded, `exact` or `fast`.
         bands: classes with fewer training photos than the first number are rare (the tail), those with
             at least the second are frequent (the head).
+        language: of the report.
     """
 
     options: Options = field(default_factory=Options)
@@ -57,3 +59,7 @@ class StudyConfig:
     compute: FloatTierName = "exact"
     tier: DecodingTier = "exact"
     bands: tuple[int, int] = (30, 100)
+    language: Language = "en"
+
+    def __post_init__(self) -> None:
+        refuse_other(self.language)

@@ -20,6 +20,7 @@ from fieldmark.experiments.study_page import study_page
 from fieldmark.utils import io
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import speaking
 from fieldmark.utils.publishing import Kind
 from fieldmark.utils.versions import versions
 
@@ -50,7 +51,8 @@ def finish(context: StudyContext, seconds: float) -> StudyRecord:
         findings=findings(known, evaluations),
     )
     io.write_json(context.out / "study.json", done.to_dict())
-    page = study_page(done, photos=photo_finder(table), evaluations=evaluations, taxonomy=table.taxonomy)
+    with speaking(context.config.language):
+        page = study_page(done, photos=photo_finder(table), evaluations=evaluations, taxonomy=table.taxonomy)
     io.write_text(context.out / "report.html", page)
     return done
 

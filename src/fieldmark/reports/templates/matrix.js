@@ -2,7 +2,7 @@
 (() => {
   const canvas = document.getElementById("matrix-canvas");
   if (!canvas) return;
-  const { names, cells } = JSON.parse(document.getElementById("matrix-data").textContent);
+  const { names, cells, words } = JSON.parse(document.getElementById("matrix-data").textContent);
   const count = names.length, totals = new Array(count).fill(0), found = new Map();
   for (const [row, column, photos] of cells) { totals[row] += photos; found.set(row * count + column, photos); }
   cells.sort((one, other) => (other[0] === other[1]) - (one[0] === one[1])); // wrong answers are drawn above right ones
@@ -43,15 +43,15 @@
         if (x > margin && x < margin + side) { pen.save(); pen.translate(x, margin - 5); pen.rotate(-Math.PI / 2); pen.textAlign = "left"; pen.fillText(shorten(names[each], margin - 8), 0, 0); pen.restore(); }
       }
     } else {
-      pen.font = "12px system-ui"; pen.textAlign = "right"; pen.textBaseline = "top"; pen.fillText("label ↓", margin - 6, margin);
-      pen.textAlign = "left"; pen.textBaseline = "bottom"; pen.fillText("answer →", margin, margin - 5);
+      pen.font = "12px system-ui"; pen.textAlign = "right"; pen.textBaseline = "top"; pen.fillText(`${words.label} ↓`, margin - 6, margin);
+      pen.textAlign = "left"; pen.textBaseline = "bottom"; pen.fillText(`${words.answer} →`, margin, margin - 5);
     }
   }
   function read(row, column) {
     if (row < 0 || column < 0 || row >= count || column >= count) return;
     at = [row, column];
-    const photos = found.get(row * count + column) || 0, noun = totals[row] === 1 ? "photo" : "photos";
-    said.textContent = row === column ? `${names[row]}: ${photos} of ${totals[row]} ${noun} right` : `${names[row]}, taken for ${names[column]}: ${photos} of ${totals[row]} ${noun}`;
+    const values = { label: names[row], other: names[column], some: found.get(row * count + column) || 0, all: totals[row] };
+    said.textContent = words[row === column ? "right" : "wrong"][totals[row] === 1 ? 0 : 1].replace(/{(\w+)}/g, (_, name) => values[name]);
     draw();
   }
   function zoomBy(factor, x = margin + side / 2, y = margin + side / 2) {

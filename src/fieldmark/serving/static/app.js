@@ -13,12 +13,35 @@ let requested = 0;
 let key = "";
 let about = { offers: {}, limits: {} };
 
+// The language of the page: the server sends what is said in it by the English text.
+
+const words = JSON.parse(byId("words").textContent);
+const language = document.documentElement.lang;
+const point = (0.5).toLocaleString(language)[1];
+
+// Messages stand in the code in English, between double quotes: the server reads them there.
+function say(message, values = {}) {
+  return (words[message] ?? message).replace(/{(\w+)}/g, (all, name) => values[name] ?? all);
+}
+
+// A message with elements in it, as a list for `append`.
+function sayWith(message, values) {
+  return say(message).split(/({\w+})/).map((part) => (/^{\w+}$/.test(part) ? values[part.slice(1, -1)] : part));
+}
+
+// A text of the server: it is in English where the page has no translation of it.
+function fromServer(tag, className, text) {
+  const made = element(tag, className, say(text));
+  if (!(text in words)) made.lang = "en";
+  return made;
+}
+
 // Requests
 
 class Problem extends Error {
-  constructor(message, { canRetry = false, keyNeeded = false } = {}) {
+  constructor(message, { canRetry = false, keyNeeded = false, inEnglish = false } = {}) {
     super(message);
-    Object.assign(this, { canRetry, keyNeeded });
+    Object.assign(this, { canRetry, keyNeeded, inEnglish });
   }
 }
 
@@ -40,16 +63,16 @@ async function send(path, options) {
   try {
     return await fetch(path, options);
   } catch {
-    throw new Problem("The server cannot be reached: check that it is running.", { canRetry: true });
+    throw new Problem(say("The server cannot be reached: check that it is running."), { canRetry: true });
   }
 }
 
 async function read(answer) {
   const value = await answer.json().catch(() => ({}));
   if (answer.ok) return value;
-  const message = value.error?.message ?? `The server answered with ${answer.status}.`;
+  const message = value.error?.message ?? say("The server answered with {status}.", { status: answer.status });
   const canRetry = answer.status >= 500 || answer.status === 408;
-  throw new Problem(message, { canRetry, keyNeeded: answer.status === 401 });
+  throw new Problem(say(message), { canRetry, keyNeeded: answer.status === 401, inEnglish: message === value.error?.message && !(message in words) });
 }
 
 // Texts and elements
@@ -62,9 +85,9 @@ function element(name, className, ...content) {
 }
 
 function percent(score) {
-  if (score > 0.999) return "> 99.9 %";
-  if (score < 0.001) return "< 0.1 %";
-  return `${(100 * score).toFixed(1)} %`;
+  if (score > 0.999) return `> 99${point}9 %`;
+  if (score < 0.001) return `< 0${point}1 %`;
+  return `${(100 * score).toFixed(1).replace(".", point)} %`;
 }
 
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
@@ -87,7 +110,7 @@ function taxonomyLine(label) {
   const line = element("p", "path");
   known.forEach((rank) => {
     const step = element("span", "", label.ranks[rank]);
-    step.title = rank;
+    step.title = say(rank);
     line.append(step);
   });
   return line;
@@ -110,17 +133,17 @@ function verdict(photo) {
   if (photo.prior || photo.note) return [...verdict({ ...photo, prior: null, note: null }), ...remarks(photo)];
   const likeliest = element("span", "", names(best), ` (${percent(best.score)})`);
   if (answer.source === "unknown") {
-    const note = element("p", "note", "This photo is unlike those that the classifier learned from. Of the names it knows, the most likely is ", likeliest, ".");
-    return [element("h2", "", "Unknown"), note];
+    const text = sayWith("This photo is unlike those that the classifier learned from. Of the names it knows, the most likely is {name}.", { name: likeliest });
+    return [element("h2", "", say("Unknown")), element("p", "note", ...text)];
   }
   if (answer.source === "not sure") {
-    const note = element("p", "note", "The most likely is ", likeliest, ", but its confidence is too low for an answer.");
-    return [element("h2", "", "Not sure"), note, taxonomyLine(best)];
+    const text = sayWith("The most likely is {name}, but its confidence is too low for an answer.", { name: likeliest });
+    return [element("h2", "", say("Not sure")), element("p", "note", ...text), taxonomyLine(best)];
   }
   if (answer.source === "rolled up") {
-    const title = element("h2", "", `${capital(answer.rank)}: `, latin("span", answer.name));
-    const note = element("p", "note", "The species is uncertain; the most likely is ", likeliest, ".");
-    return [title, note, taxonomyLine(answer)];
+    const title = element("h2", "", ...sayWith("{rank}: {name}", { rank: capital(say(answer.rank)), name: latin("span", answer.name) }));
+    const text = sayWith("The species is uncertain; the most likely is {name}.", { name: likeliest });
+    return [title, element("p", "note", ...text), taxonomyLine(answer)];
   }
   const parts = [element("h2", "", everyday(answer))];
   if (answer.common_name) parts.push(latin("p", answer.name));
@@ -129,9 +152,9 @@ function verdict(photo) {
 
 function remarks(photo) {
   const said = [];
-  if (photo.note) said.push("The file ends too early: what is there of the photo was classified.");
-  if (photo.prior?.used) said.push(`What is to be expected there counts: ${photo.prior.reason}.`);
-  if (photo.prior && !photo.prior.used) said.push(`By the photo alone: ${photo.prior.reason}.`);
+  if (photo.note) said.push(say("The file ends too early: what is there of the photo was classified."));
+  if (photo.prior?.used) said.push(say("What is to be expected there counts: {reason}.", { reason: say(photo.prior.reason) }));
+  if (photo.prior && !photo.prior.used) said.push(say("By the photo alone: {reason}.", { reason: say(photo.prior.reason) }));
   return said.map((text) => element("p", "quiet", text));
 }
 
@@ -146,16 +169,16 @@ function whereAndWhen() {
 function useWhere(event) {
   event.preventDefault();
   const incomplete = !byId("lat").value !== !byId("lon").value;
-  byId("lon").setCustomValidity(incomplete ? "A place needs both latitude and longitude." : "");
+  byId("lon").setCustomValidity(incomplete ? say("A place needs both latitude and longitude.") : "");
   if (!event.target.reportValidity()) return;
   document.querySelectorAll(".card:not(.busy)").forEach((node) => add(node.card));
 }
 
 function summaryText(photo) {
   const { source, rank, score, name } = photo.answer;
-  if (source === "unknown") return "Unknown: unlike the photos that the classifier learned from.";
-  if (source === "not sure") return "Not sure.";
-  if (source === "rolled up") return `${capital(rank)}: ${name}, ${percent(score)}.`;
+  if (source === "unknown") return say("Unknown: unlike the photos that the classifier learned from.");
+  if (source === "not sure") return say("Not sure.");
+  if (source === "rolled up") return say("{rank}: {name}, {share}.", { rank: capital(say(rank)), name, share: percent(score) });
   return `${everyday(photo.answer)}, ${percent(score)}.`;
 }
 
@@ -164,8 +187,8 @@ function announce(text) {
 }
 
 function announceProgress(last) {
-  const count = requested === 1 ? "" : `${done} of ${requested} photos. `;
-  announce(done < requested ? `${count}Classifying…` : `${count}${last}`);
+  const count = requested === 1 ? "" : `${say("{done} of {all} photos.", { done, all: requested })} `;
+  announce(count + (done < requested ? say("Classifying…") : last));
 }
 
 // A card
@@ -179,11 +202,11 @@ class Card {
     const image = this.find(".photo");
     image.addEventListener("error", () => this.noPreview());
     image.src = this.url;
-    image.alt = `Your photo ${file.name}`;
+    image.alt = say("Your photo {name}", file);
     this.find("figcaption").textContent = file.name;
     this.find("figcaption").title = file.name;
     this.node.setAttribute("aria-label", file.name);
-    this.find(".remove").setAttribute("aria-label", `Remove ${file.name}`);
+    this.find(".remove").setAttribute("aria-label", say("Remove {name}", file));
     this.find(".remove").addEventListener("click", () => this.remove());
     this.find(".again").addEventListener("click", () => add(this));
     this.find(".show-heat").addEventListener("click", () => this.toggleHeat());
@@ -217,14 +240,15 @@ class Card {
   }
 
   async classify() {
-    this.busy("Classifying…");
+    this.busy(say("Classifying…"));
     try {
       const limit = about.limits.bytes;
       if (limit && this.file.size > limit) {
-        throw new Problem(`The file is too large: the limit is ${Number((limit / 2 ** 20).toPrecision(3))} MiB.`);
+        const size = Number((limit / 2 ** 20).toPrecision(3)).toLocaleString(language);
+        throw new Problem(say("The file is too large: the limit is {size} MiB.", { size }));
       }
       const answer = await call(`/v1/predict?${whereAndWhen()}`, this.file, (seconds) =>
-        this.busy(`The server is busy; next attempt in ${seconds} s…`));
+        this.busy(say("The server is busy; next attempt in {seconds} s…", { seconds })));
       this.photo = answer.photos[0];
       this.show(verdict(this.photo), this.photo.labels.map(labelRow));
       this.find(".show-heat").hidden = !about.offers.heat_map;
@@ -238,11 +262,13 @@ class Card {
   }
 
   fail(problem) {
-    const message = problem instanceof Problem ? problem.message : "This page has failed: reload it.";
-    this.show([element("h2", "", "No answer"), element("p", "problem", message)], []);
+    const message = problem instanceof Problem ? problem.message : say("This page has failed: reload it.");
+    const shown = element("p", "problem", message);
+    if (problem.inEnglish) shown.lang = "en";
+    this.show([element("h2", "", say("No answer")), shown], []);
     this.find(".again").hidden = !(problem.canRetry || problem.keyNeeded);
     if (problem.keyNeeded) askForKey();
-    return `No answer: ${message}`;
+    return say("No answer: {why}", { why: message });
   }
 
   async toggleHeat() {
@@ -258,7 +284,7 @@ class Card {
         left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * width}%`, height: `${100 * height}%`,
       });
       heat.src = map.overlay;
-      heat.alt = "Warm colours mark the parts of the photo that support the answer";
+      heat.alt = say("Warm colours mark the parts of the photo that support the answer");
     }
     heat.hidden = !on;
     button.setAttribute("aria-pressed", String(on));
@@ -272,7 +298,7 @@ class Card {
       const answer = await this.fetchMore(button, "/v1/similar?count=6");
       if (!answer) return;
       const list = element("ul", "", ...answer.photos[0].similar.map(similarPhoto));
-      place.replaceChildren(element("h3", "", "Most similar training photos"), list);
+      place.replaceChildren(element("h3", "", say("Most similar training photos")), list);
     }
     place.hidden = !on;
     button.setAttribute("aria-expanded", String(on));
@@ -301,7 +327,7 @@ class Card {
     URL.revokeObjectURL(this.url);
     this.node.remove();
     (next ?? byId("choose")).focus();
-    announce(`${this.file.name} removed.`);
+    announce(say("{name} removed.", this.file));
   }
 }
 
@@ -310,11 +336,11 @@ function similarPhoto(each) {
   if (each.thumbnail) {
     const image = element("img");
     image.src = each.thumbnail;
-    image.alt = `Training photo: ${each.common_name || each.name}`;
+    image.alt = say("Training photo: {name}", { name: each.common_name || each.name });
     shown.append(image);
   }
   shown.append(element("span", "", capital(each.common_name || each.name)));
-  shown.append(element("span", "quiet", `${Math.round(100 * each.similarity)} % similar`));
+  shown.append(element("span", "quiet", say("{share} % similar", { share: Math.round(100 * each.similarity) })));
   return shown;
 }
 
@@ -331,7 +357,7 @@ function take(list) {
 function add(card) {
   if (inProgress === 0 && waiting.length === 0) requested = done = 0;
   requested += 1;
-  card.busy("Waiting…");
+  card.busy(say("Waiting…"));
   waiting.push(card);
   announceProgress("");
   next();
@@ -361,7 +387,7 @@ async function useKey(event) {
     document.querySelectorAll(".again:not([hidden])").forEach((button) => button.click());
     byId("choose").focus();
   } else {
-    announce("The server does not accept this key.");
+    announce(say("The server does not accept this key."));
     byId("key").select();
   }
 }
@@ -374,9 +400,9 @@ async function loadModel() {
     else announce(problem.message);
     return false;
   }
-  const parts = [`Classifier: ${about.name}, ${about.classes.toLocaleString("en")} ${about.classes === 1 ? "class" : "classes"}.`];
-  if (about.test) parts.push(about.test);
-  byId("about").textContent = parts.join(" ");
+  const classes = about.classes.toLocaleString(language);
+  const text = about.classes === 1 ? say("Classifier: {name}, 1 class.", about) : say("Classifier: {name}, {classes} classes.", { name: about.name, classes });
+  byId("about").replaceChildren(text, ...(about.test ? [" ", fromServer("span", "", about.test)] : []));
   byId("where").hidden = !about.offers.prior;
   return true;
 }

@@ -11,8 +11,9 @@ from fieldmark.data.readers.occurrences import check_columns
 from fieldmark.data.split import Split
 from fieldmark.inference.classifier import Classifier
 from fieldmark.training.config import TrainConfig
-from fieldmark.utils.choices import Compute, EngineName, Grouping
+from fieldmark.utils.choices import Compute, EngineName, Grouping, Language
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.languages import refuse_other
 
 NONE = "none"
 """The value of `ExtendConfig.prior` for no prior."""
@@ -34,6 +35,7 @@ class ExtendConfig:
         prior: which labels are to be expected where and when, as in `TrainConfig`, or `none`; None: learned
             anew from what it was learned from in training.
         checklist: as in `TrainConfig`; None: that of the training, with its prior.
+        language: of the report.
     """
 
     names: Path | None = None
@@ -45,6 +47,10 @@ class ExtendConfig:
     thumbnails: bool = False
     prior: str | Path | None = None
     checklist: Path | None = None
+    language: Language = "en"
+
+    def __post_init__(self) -> None:
+        refuse_other(self.language)
 
 
 def as_trained(classifier: Classifier, split: Split, config: ExtendConfig) -> TrainConfig:
@@ -67,6 +73,7 @@ def as_trained(classifier: Classifier, split: Split, config: ExtendConfig) -> Tr
         split="location" if (made.get("split") or {}).get("by_place") else "stratified",
         engine=config.engine,
         thumbnails=config.thumbnails,
+        language=config.language,
         **_prior(made.get("prior") or {}, split, config),
     )
 

@@ -17,6 +17,7 @@ from fieldmark.evaluation.ensemble import MemberContribution
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.inference.classifier import Classifier, stacked
 from fieldmark.training.stages import Outcome
+from fieldmark.utils.languages import number, say
 from fieldmark.utils.typing import FloatArray
 
 logger = logging.getLogger(__name__)
@@ -43,10 +44,10 @@ class MemberFacts:
         """Return JSON values."""
         value = asdict(self)
         del value["contribution"]
+        value["verdict"] = verdict(self.contribution)
         if self.contribution is None:
-            return value | {"verdict": "not measured"}
-        measured = {"worth": self.contribution.loss, "worth_interval": list(self.contribution.interval)}
-        return value | {"verdict": verdict(self.contribution)} | measured
+            return value
+        return value | {"worth": self.contribution.loss, "worth_interval": list(self.contribution.interval)}
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,20 @@ class Cost:
     times_default: float
     milliseconds: float
 
+    @property
+    def said(self) -> str:
+        """A sentence."""
+        return say(
+            "{cost} giga-MACs a photo, {times} times the default network's; {milliseconds} ms on the "
+            "computer that trained it.",
+            cost=number(self.giga_macs, 2),
+            times=number(self.times_default, 1),
+            milliseconds=number(self.milliseconds),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, with a sentence."""
-        said = (
-            f"{self.giga_macs:.2f} giga-MACs a photo, {self.times_default:.1f} times the default "
-            f"network's; {self.milliseconds:.0f} ms on the computer that trained it."
-        )
-        return asdict(self) | {"said": said}
+        return asdict(self) | {"said": self.said}
 
 
 @dataclass(frozen=True)
@@ -172,8 +180,17 @@ def _cost(classifier: Classifier, giga_macs: float, rounds: int = 5) -> Cost:
     return Cost(giga_macs, giga_macs / models.architecture(models.DEFAULT).giga_macs, milliseconds)
 
 
-def verdict(contribution: MemberContribution) -> str:
+def verdict(contribution: MemberContribution | None) -> str:
     """Return whether a member improves the ensemble, in words."""
-    low, high = contribution.interval
-    words = "improves the ensemble" if contribution.improves else "a tie on the photos that are measured"
-    return f"{words} (without it the log-loss rises by {contribution.loss:.3f}, {low:.3f} to {high:.3f})"
+    if contribution is None:
+        return say("not measured")
+    low, high = (number(each, 3) for each in contribution.interval)
+    values = {"loss": number(contribution.loss, 3), "low": low, "high": high}
+    if contribution.improves:
+        return say(
+            "improves the ensemble (without it the log-loss rises by {loss}, {low} to {high})", **values
+        )
+    return say(
+        "a tie on the photos that are measured (without it the log-loss rises by {loss}, {low} to {high})",
+        **values,
+    )

@@ -1,23 +1,26 @@
-"""The languages of the application: messages, numbers and shares, by the browser or by choice.
+"""The languages of the application, the reports and the page of `fieldmark serve`: messages, numbers, shares.
 
-Messages stand in English in the code, as the first argument of `say`, `say_count` and `to_say`. Those of
-other languages are in `locale/LANGUAGE/LC_MESSAGES/fieldmark.po`, with the file of GNU gettext beside it that
-is read; `scripts/messages.py` renews both.
+Messages stand in English in the code and in the templates, as the first argument of `say`, `say_count` and
+`to_say`. Those of other languages are in `locale/LANGUAGE/LC_MESSAGES/fieldmark.po`, with the file of GNU
+gettext beside it that is read; `scripts/messages.py` renews both.
 """
 
 from __future__ import annotations
 
 import gettext
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+
+from fieldmark.utils.errors import InputError
 
 LANGUAGES = {"en": "English", "de": "Deutsch", "es": "Español", "fr": "Français", "pt": "Português"}
 """The languages by their codes (ISO 639-1), each called as its speakers do."""
 SETTING = "language"
 """The setting of a project with the language that a person chose; "": that of the browser."""
-LOCALE, DOMAIN = Path(__file__).parent / "locale", "fieldmark"
+LOCALE, DOMAIN = Path(__file__).parents[1] / "locale", "fieldmark"
 
 _POINTS = {"en": (",", "."), "de": (".", ","), "es": ("\u202f", ","), "fr": ("\u202f", ","), "pt": (".", ",")}
 """What stands between thousands, and before decimals."""
@@ -28,6 +31,28 @@ _of_page: list[Callable[[], str | None]] = []
 def speak(language: str) -> None:
     """Use a language from now on in this context; English for one that there is not."""
     _language.set(language if language in LANGUAGES else "en")
+
+
+def refuse_other(language: str) -> None:
+    """Refuse a language that there is not, in a configuration.
+
+    Raises:
+        InputError: of what it could be.
+    """
+    if language not in LANGUAGES:
+        *first, last = LANGUAGES
+        raise InputError(f"language is {language!r}: choose {', '.join(first)} or {last}.")
+
+
+@contextmanager
+def speaking(language: str) -> Iterator[None]:
+    """Use a language for the length of a block; English for one that there is not."""
+    before = _language.get()
+    speak(language)
+    try:
+        yield
+    finally:
+        _language.set(before)
 
 
 def spoken() -> str:
@@ -72,6 +97,11 @@ def number(value: float, digits: int = 0, sign: str = "") -> str:
     """Return a number as it is written in the language of this context; `sign="+"` shows that of any."""
     thousands, point = _POINTS[spoken()]
     return f"{value:{sign},.{digits}f}".translate({ord(","): thousands, ord("."): point})
+
+
+def decimal_point() -> str:
+    """Return what stands before the decimals of a number in the language of this context."""
+    return _POINTS[spoken()][1]
 
 
 def percent(share: float, digits: int = 0, sign: str = "") -> str:
