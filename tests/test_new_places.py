@@ -165,6 +165,9 @@ def test_whole_photos_are_a_row_beside_boxes(insects: Path, tmp_path: Path, cach
         assert (whole.label, cut.label) == (f"{NETWORK}, whole photos", f"{NETWORK}, boxes")
         assert whole.photos == cut.photos > 50
         assert whole.scores != cut.scores
+    page = (tmp_path / "study" / "report.html").read_text()
+    assert "Boxes compared with the whole photos: new places: " in page
+    assert ">validation<" not in page  # the table of photos has no part that the source does not have
     with pytest.raises(InputError, match="with --boxes"):
         study(table, "traps", StudyConfig(Options(backbones=(NETWORK,)), engine="torch"), out=tmp_path / "no")
 

@@ -168,7 +168,7 @@ def headline(ranking: Ranking) -> list[str]:
 
 def findings(study: StudyRecord, evaluations: EvaluationOf) -> tuple[Finding, ...]:
     """Answer the question of each part of the study that was run."""
-    answers = (_pruning, _transfer, _test, _ensemble, _epochs, _literal)
+    answers = (_pruning, _transfer, _test, _ensemble, _epochs, _literal, _boxes)
     return tuple(found for answer in answers if (found := answer(study, evaluations)))
 
 
@@ -330,6 +330,20 @@ def _literal(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
         if parts
         else None
     )
+
+
+def _boxes(study: StudyRecord, _: EvaluationOf) -> Finding | None:
+    """Compare boxes with the whole photos that they are of, by the paired differences of finished studies."""
+    parts = []
+    for each in study.differences:
+        if each.over == "all" and each.reference == f"{each.row}-whole-photos":
+            found = Comparison(each.value, each.interval, each.tie)
+            where = say("new places") if "new-places" in each.row else say("known places")
+            parts.append(f"{where}: {found.words} ({found.numbers})")
+    if not parts:
+        return None
+    answer = say("Boxes compared with the whole photos: {found}.", found="; ".join(parts))
+    return Finding(say("Does it help to cut photos to boxes?"), answer, "")
 
 
 def _names(rows: Sequence[StudyRow]) -> str:

@@ -17,6 +17,8 @@ from fieldmark.reports.thumbnails import Pair, PhotoOf, hardest_pairs
 from fieldmark.utils.languages import say, to_say
 from fieldmark.utils.wording import word
 
+_PARTS = {"train": to_say("train"), "val": to_say("validation"), "all": to_say("all")}
+
 
 def study_page(study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf, taxonomy: Taxonomy) -> str:
     """Return the page of a study as one HTML text that needs no other file.
@@ -29,7 +31,7 @@ def study_page(study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf
         taxonomy: the names of the classes.
     """
     evaluations = lru_cache(maxsize=4)(evaluations)  # they are large, and needed in pairs
-    table3 = study.table("table3")
+    table3, parts = study.table("table3"), _known(study.data.stats or {})
     ranking = found.rank(table3, evaluations)
     # The rows with out-of-fold predictions are a table of `better`, which draws its own.
     longer = [row for row in study.table("epochs") if row.part != "cross"]
@@ -40,7 +42,8 @@ def study_page(study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf
         data=study.data,
         headline=found.headline(ranking),
         findings=found.findings(study, evaluations),
-        table1=_table1(study.data.stats or {}),
+        table1=_table1(parts),
+        parts=[say(_PARTS[name]) for name in parts],
         histogram=_histogram(study.data),
         table2=found.pruning(study, evaluations),
         figure4=_figure4(study.table("figure4")),
@@ -65,7 +68,15 @@ def study_page(study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf
     )
 
 
-def _table1(stats: Mapping[str, Any]) -> list[tuple[str, int, list[float | None], float | None]]:
+def _known(stats: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The numbers of all photos, and of those parts that the source divides them into."""
+    found = {part: stats.get("parts", {}).get(part, {}) for part in _PARTS}
+    return {part: each for part, each in found.items() if part == "all" or each.get("photos")}
+
+
+def _table1(
+    parts: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[str, int, list[float | None], float | None]]:
     """The lines: name, decimals, numbers of the parts, and the paper's number."""
     lines = [
         (say("Photos"), "photos", 0, None),
@@ -77,8 +88,10 @@ def _table1(stats: Mapping[str, Any]) -> list[tuple[str, int, list[float | None]
         (say("Classes under 100 photos"), "classes_below_100", 0, 208),
         (say("Photos in those classes"), "photos_in_classes_below_100", 0, 14_621),
     ]
-    parts = [stats.get("parts", {}).get(part, {}) for part in ("train", "val", "all")]
-    return [(name, places, [part.get(key) for part in parts], theirs) for name, key, places, theirs in lines]
+    return [
+        (name, places, [part.get(key) for part in parts.values()], theirs)
+        for name, key, places, theirs in lines
+    ]
 
 
 def _histogram(data: DataFacts) -> str | None:
