@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Row, Unavailable, alternate, compare, jpeg, rounds
+from fieldmark.app import answers
 from fieldmark.app.store import Project
 from fieldmark.inference.inputs import InputPhoto
 
@@ -107,7 +108,7 @@ def _draw(home: Path, photos: Path, count: int) -> None:
     project = Project(home)
     paths = [photos / f"{number:05}.jpg" for number in range(count)]
     project.add_new((InputPhoto(str(path), path, location=path.stem[-1]) for path in paths), photos)
-    project.keep_answers((_answer(path, number) for number, path in enumerate(paths)), "01")  # type: ignore[arg-type, misc]
+    answers.keep(project, (_answer(path, number) for number, path in enumerate(paths)), "01")  # type: ignore[arg-type, misc]
     project.close()
 
 

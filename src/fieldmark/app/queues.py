@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from fieldmark.app.languages import say, spoken, to_say
 from fieldmark.app.store import Project, Role
 
 By = Literal["species", "event", "doubt", "place"]
+Order = Literal["doubt", "likeness"]
 Which = Literal["open", "done", "all", "refused", "disagreements"]
 
 _CALLED = (
@@ -26,6 +27,8 @@ _DOUBTS = (
     (2.0, to_say("Nearly certain")),
 )
 """Up to which margin between the first two labels an answer is called what."""
+_CASES = (f"WHEN coalesce(a.margin, -1) < {most} THEN {at}" for at, (most, _) in enumerate(_DOUBTS))
+_DOUBT = f"CASE {' '.join(_CASES)} END"
 
 
 MOST_ANSWERS = 5
@@ -43,6 +46,7 @@ class Query:
             decision; `refused` ones cannot be used.
         species: only those that are called so now; "": all.
         least: only answers of at least this probability; what bulk acceptance is of.
+        order: of a group: by `doubt`, but of an event by time; or by likeness, see `fieldmark.app.likeness`.
     """
 
     role: Role = "new"
@@ -50,6 +54,7 @@ class Query:
     which: Which = "open"
     species: str = ""
     least: float = 0.0
+    order: Order = "doubt"
 
 
 @dataclass(frozen=True)
@@ -69,24 +74,22 @@ class Wall:
 
 
 def wall(project: Project, query: Query) -> Wall:
-    """Return the photos that a query asks for; doubtful ones come first in each group.
-
-    Events stand by place and time.
-    """
+    """Return the photos that a query asks for; events stand by place and time."""
     if query.which == "disagreements":
         ids = tuple(each.photo for each in decisions.disagreements(project))
         return Wall(ids, (Group(say("Reviewers disagree"), len(ids)),) if ids else ())
     key, order = {
         "species": (_CALLED, f"{_CALLED} COLLATE NOCASE, {_CALLED}"),
         "event": (_EVENT, f"p.place, min(p.taken) OVER (PARTITION BY {_EVENT}), {_EVENT}"),
-        "doubt": ("coalesce(a.margin, -1)", "coalesce(a.margin, -1)"),
+        "doubt": (_DOUBT, _DOUBT),
         "place": ("coalesce(p.place, '')", "coalesce(p.place, '')"),
     }[query.by]
-    within = "p.taken, p.path" if query.by == "event" else "coalesce(a.margin, -1), p.path"
-    about = ", p.place, p.taken" if query.by == "event" else ""
+    within = "p.taken" if query.by == "event" else "coalesce(a.margin, -1)"
+    within = "a.likeness" if query.order == "likeness" else within
+    about = f", p.place, min(p.taken) OVER (PARTITION BY {_EVENT})" if query.by == "event" else ""
     found = project.rows(
         f"SELECT p.id, {key}{about} FROM photos p LEFT JOIN answers a ON a.photo = p.id "
-        f"WHERE p.role = ? AND {_which(query)} ORDER BY {order}, {within}",
+        f"WHERE p.role = ? AND {_which(query)} ORDER BY {order}, {within}, p.path",
         (query.role, *([query.species] if query.species else []), *([query.least] if query.least else [])),
     )
     return Wall(tuple(row[0] for row in found), _groups(project, query.by, found))
@@ -106,31 +109,26 @@ def _which(query: Query) -> str:
 
 def _groups(project: Project, by: By, rows: Sequence[tuple[Any, ...]]) -> tuple[Group, ...]:
     common = common_names(project) if by == "species" else {}
+    heads: dict[By, Callable[..., str]] = {
+        "event": lambda _, *about: _event(*about),
+        "species": lambda name: shown_name(name, common),
+        "doubt": lambda at: say(_DOUBTS[at][1]),
+        "place": lambda place: place or say("No place"),
+    }
     names: list[str] = []
     counts: list[int] = []
     last: object = None
     for _, key, *about in rows:
-        value = _doubt(key) if by == "doubt" else key
-        if not counts or value != last:  # there are many rows, and few groups
-            heads = {
-                "event": _event(*about),
-                "species": shown_name(str(value), common),
-                "doubt": say(str(value)),
-                "place": str(value or say("No place")),
-            }
-            names.append(heads[by])
+        if not counts or key != last:  # there are many rows, and few groups
+            names.append(heads[by](key, *about))
             counts.append(0)
-            last = value
+            last = key
         counts[-1] += 1
     return tuple(map(Group, names, counts))
 
 
 def _event(place: str = "", taken: str | None = None) -> str:
     return f"{place} · {taken[:16].replace('T', ' ')}" if taken else place
-
-
-def _doubt(margin: float) -> str:
-    return next(name for most, name in _DOUBTS if margin < most)
 
 
 def common_names(project: Project) -> dict[str, str]:
@@ -203,6 +201,15 @@ def progress(project: Project) -> dict[str, int]:
         "LEFT JOIN answers a ON a.photo = p.id WHERE p.role = 'new' AND p.reason IS NULL"
     )
     return dict(zip(("photos", "named", "decided"), (each or 0 for each in row), strict=True))
+
+
+def boxes(project: Project) -> int:
+    """Count the boxes among the new photos."""
+    return int(
+        project.value(
+            "SELECT count(*) FROM photos WHERE role = 'new' AND reason IS NULL AND whole IS NOT NULL"
+        )
+    )
 
 
 def days(project: Project, role: Role) -> dict[str, int]:

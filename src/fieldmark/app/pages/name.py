@@ -8,12 +8,13 @@ from nicegui import ui
 
 from fieldmark.app import learning, queues, wording
 from fieldmark.app.jobs import Job
-from fieldmark.app.languages import number, say, say_count
+from fieldmark.app.languages import number, percent, say, say_count
 from fieldmark.app.pages.frame import frame, in_thread, job_panel, saying_errors
 from fieldmark.app.pages.overview import when_and_where
 from fieldmark.app.pages.picker import pick
 from fieldmark.app.store import Project
 from fieldmark.app.watching import SETTING
+from fieldmark.inference.inputs import Boxes
 
 
 def show(project: Project) -> None:
@@ -41,7 +42,8 @@ def show(project: Project) -> None:
 
             def start(again: bool) -> None:
                 with saying_errors():
-                    learning.name(project, again=again)
+                    boxes = project.setting(learning.BOXES)
+                    learning.name(project, again=again, boxes=Path(boxes) if boxes else None)
                     said = say("Naming has started. You may close this page; it goes on.")
                     ui.notify(said, type="positive")
 
@@ -53,6 +55,7 @@ def show(project: Project) -> None:
                     say("With the newest classifier: all photos that no person has named")
                 )
 
+            _boxes(project)
             _watch(project)
 
         def done(_job: Job) -> None:
@@ -69,6 +72,49 @@ def _added(added: int, known: int) -> str:
     if not known:
         return f"{said}."
     return f"{said}; {say_count('{count} is known already.', '{count} are known already.', known)}"
+
+
+def _boxes(project: Project) -> None:
+    """Add the file of boxes: which one it is, and the choice of another one or none."""
+
+    async def take(path: Path) -> None:
+        note = ui.notification(say("Reading {folder} …", folder=path.name), spinner=True, timeout=None)
+        with saying_errors():
+            found = await in_thread(Boxes.read, path, None, None)
+            project.set(learning.BOXES, str(path))
+            lists = wording.photos(len(found.detections.of_file))
+            ui.notify(
+                say(
+                    "It lists {photos}; a box counts from a confidence of {share} on.",
+                    photos=lists,
+                    share=percent(found.threshold),
+                ),
+                type="positive",
+            )
+        note.dismiss()
+        look()
+
+    def choose() -> None:
+        pick(say("File of boxes, such as that of MegaDetector"), project.setting("new folder"), take)
+
+    def leave() -> None:
+        project.set(learning.BOXES, "")
+        look()
+
+    def look() -> None:
+        path = project.setting(learning.BOXES)
+        none.visible = bool(path)
+        said.text = (
+            say("Each box of an animal in {path} is named, and reviewed, as a photo of its own.", path=path)
+            if path
+            else say("Photos are named as a whole. With a file of boxes each animal in them is.")
+        )
+
+    with ui.row().classes("items-center gap-3"):
+        ui.button(say("Choose boxes"), icon="crop_free", on_click=choose).props("outline")
+        none = ui.button(say("No boxes"), icon="close", on_click=leave).props("outline")
+        said = ui.label().classes("fm-dim break-all")
+    look()
 
 
 def _watch(project: Project) -> None:
@@ -125,6 +171,10 @@ def state(project: Project) -> None:
             decided=found["decided"],
         )
     )
+    if boxes := queues.boxes(project):
+        ui.label(
+            say_count("{count} of them is a box of an animal", "{count} of them are boxes of animals", boxes)
+        ).classes("fm-dim")
     if refused:
         ui.label(say("Refused: {reasons}", reasons=wording.counted_reasons(refused))).classes("fm-dim")
     counts = [row for row in queues.species_counts(project, "new") if row[0] != wording.NOT_NAMED]
