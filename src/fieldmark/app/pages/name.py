@@ -107,7 +107,7 @@ def _boxes(project: Project) -> None:
         said.text = (
             say("Each box of an animal in {path} is named, and reviewed, as a photo of its own.", path=path)
             if path
-            else say("Photos are named as a whole. With a file of boxes each animal in them is.")
+            else say("Photos are named as a whole. With a file of boxes, each animal is named apart.")
         )
 
     with ui.row().classes("items-center gap-3"):

@@ -29,7 +29,7 @@ _BY = {
     "doubt": to_say("Doubt"),
     "place": to_say("Place"),
 }
-_ORDER = {"doubt": to_say("The doubtful first"), "likeness": to_say("Alike ones together")}
+_ORDER = {"doubt": to_say("Doubtful ones first"), "likeness": to_say("Alike ones side by side")}
 _WHICH = {
     "open": to_say("To review"),
     "done": to_say("Reviewed"),
