@@ -303,7 +303,8 @@ def test_photos_are_named_by_their_boxes_and_learned_from_again(
         for at, path in enumerate(paths)
     ]
     file.write_text(json.dumps({"images": images, "detection_categories": {"1": "animal", "3": "vehicle"}}))
-    learning.name(project, boxes=file)
+    assert learning.use_boxes(project, file) == (4, 4, 0.2)
+    learning.name(project, boxes=Path(project.setting(learning.BOXES)))
     finished(project)
     assert [name for name, _ in shown(project)] == [
         "0 0.1,0.2,0.3,0.4",

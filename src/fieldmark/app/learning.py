@@ -183,6 +183,25 @@ def name(project: Project, *, again: bool = False, boxes: Path | None = None) ->
     return start(project, "predict", words, more, write, file="photos.txt")
 
 
+def use_boxes(project: Project, path: Path) -> tuple[int, int, float]:
+    """Cut photos to the boxes of a file from now on, before they are named.
+
+    Returns:
+        How many of the new photos it lists, of how many, and the confidence from which on a box counts.
+
+    Raises:
+        InputError: it is no file of boxes.
+    """
+    from fieldmark.inference.inputs import Boxes
+
+    found = Boxes.read(path, None, None)
+    paths = [
+        row[0] for row in project.rows("SELECT path FROM photos WHERE role != 'labelled' AND whole IS NULL")
+    ]
+    project.set(BOXES, str(path))
+    return len(found.detections.matched(paths)), len(paths), found.threshold
+
+
 def start(
     project: Project,
     kind: str,

@@ -19,6 +19,7 @@ _CALLED = (
     f"'{wording.NOT_NAMED}')"
 )
 _EVENT = "coalesce(p.event, -p.id)"
+_PHOTOS = "count(DISTINCT coalesce(whole, id))"  # the boxes of a photo are one
 _DOUBTS = (
     (0.0, to_say("Not named yet")),
     (0.2, to_say("Very doubtful")),
@@ -215,7 +216,7 @@ def boxes(project: Project) -> int:
 def days(project: Project, role: Role) -> dict[str, int]:
     """Count the usable photos of each day, as YYYY-MM-DD on the camera's clock."""
     found = project.rows(
-        "SELECT replace(substr(taken, 1, 10), ':', '-'), count(*) FROM photos "
+        f"SELECT replace(substr(taken, 1, 10), ':', '-'), {_PHOTOS} FROM photos "
         "WHERE role = ? AND reason IS NULL AND (taken LIKE '____-__-__%' OR taken LIKE '____:__:__%') "
         "GROUP BY 1",
         (role,),
@@ -226,7 +227,7 @@ def days(project: Project, role: Role) -> dict[str, int]:
 def places(project: Project, role: Role) -> list[tuple[float, float, int]]:
     """Count the usable photos at each place that is known: latitude, longitude, photos."""
     found = project.rows(
-        "SELECT round(latitude, 4), round(longitude, 4), count(*) FROM photos "
+        f"SELECT round(latitude, 4), round(longitude, 4), {_PHOTOS} FROM photos "
         "WHERE role = ? AND reason IS NULL AND latitude IS NOT NULL AND longitude IS NOT NULL GROUP BY 1, 2",
         (role,),
     )

@@ -98,8 +98,10 @@ def counts(found: list[Observation]) -> list[tuple[str, int, int, int]]:
 
 def _photos(found: list[Observation]) -> list[Observation]:
     """Return one observation of each species in a photo, that of a person first: boxes are not counted."""
-    by_person = sorted(found, key=lambda each: each.by != "person")
-    return list({(each.file, each.species): each for each in reversed(by_person)}.values())
+    first: dict[tuple[str, str], Observation] = {}
+    for each in sorted(found, key=lambda each: each.by != "person"):
+        first.setdefault((each.file, each.species), each)
+    return list(first.values())
 
 
 def by_place(found: list[Observation]) -> dict[str, Counter[str]]:

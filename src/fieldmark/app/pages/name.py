@@ -14,7 +14,6 @@ from fieldmark.app.pages.overview import when_and_where
 from fieldmark.app.pages.picker import pick
 from fieldmark.app.store import Project
 from fieldmark.app.watching import SETTING
-from fieldmark.inference.inputs import Boxes
 
 
 def show(project: Project) -> None:
@@ -80,16 +79,15 @@ def _boxes(project: Project) -> None:
     async def take(path: Path) -> None:
         note = ui.notification(say("Reading {folder} …", folder=path.name), spinner=True, timeout=None)
         with saying_errors():
-            found = await in_thread(Boxes.read, path, None, None)
-            project.set(learning.BOXES, str(path))
-            lists = wording.photos(len(found.detections.of_file))
+            listed, photos, share = await in_thread(learning.use_boxes, project, path)
             ui.notify(
                 say(
-                    "It lists {photos}; a box counts from a confidence of {share} on.",
-                    photos=lists,
-                    share=percent(found.threshold),
+                    "It lists {listed} of {photos}; a box counts from a confidence of {share} on.",
+                    listed=listed,
+                    photos=wording.photos(photos),
+                    share=percent(share),
                 ),
-                type="positive",
+                type="positive" if listed or not photos else "warning",
             )
         note.dismiss()
         look()
