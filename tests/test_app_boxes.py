@@ -6,8 +6,8 @@ import csv
 import json
 import shutil
 import sqlite3
-import time
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,8 @@ from fieldmark.app import (
     answers,
     decisions,
     exports,
-    jobs,
     learning,
     likeness,
-    outcomes,
     pictures,
     queues,
     results,
@@ -274,16 +272,8 @@ def test_photos_that_look_alike_stand_together() -> None:
     assert (of_centre[1:] != of_centre[:-1]).sum() == 19  # each group is left once
 
 
-def finished(project: Project) -> None:
-    """Wait until the job of a project has ended, and take its result over."""
-    while jobs.running(project.folder):
-        time.sleep(0.2)
-    job = jobs.every(project.folder)[-1]
-    assert outcomes.take_over(project) == [job], job.text()
-
-
 def test_photos_are_named_by_their_boxes_and_learned_from_again(
-    project: Project, paths: list[Path], model: Path, tmp_path: Path
+    project: Project, paths: list[Path], model: Path, tmp_path: Path, finished: Callable[[Project], None]
 ) -> None:
     shutil.copytree(model, project.folder / "classifiers" / "01")
     project.set("classifier", "01")

@@ -8,8 +8,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,7 @@ from fieldmark.app import (
     checking,
     decisions,
     exports,
-    jobs,
     learning,
-    outcomes,
     queues,
     results,
     suggestions,
@@ -135,16 +133,8 @@ def test_names_that_tables_would_take_for_formulas_come_back(
     assert again.kept.height == 2
 
 
-def finished(project: Project) -> None:
-    """Wait until the job of a project has ended, and take its result over."""
-    while jobs.running(project.folder):
-        time.sleep(0.2)
-    job = jobs.every(project.folder)[-1]
-    assert outcomes.take_over(project) == [job], job.text()
-
-
 def test_copies_bursts_and_poor_photos_are_listed_and_left_out(
-    project: Project, insects: Path, tmp_path: Path
+    project: Project, insects: Path, tmp_path: Path, finished: Callable[[Project], None]
 ) -> None:
     folder = tmp_path / "photos"
     shutil.copytree(insects / "Apis mellifera", folder / "Apis mellifera")

@@ -194,7 +194,9 @@ def use_boxes(project: Project, path: Path) -> tuple[int, int, float]:
     """
     from fieldmark.inference.inputs import Boxes
 
-    found = Boxes.read(path, None, None)
+    classifier = classifier_of(project)
+    made = io.read_json(classifier / "classifier.json").get("provenance", {}) if classifier else {}
+    found = Boxes.read(path, None, made.get("boxes", {}).get("threshold"))
     paths = [
         row[0] for row in project.rows("SELECT path FROM photos WHERE role != 'labelled' AND whole IS NULL")
     ]
