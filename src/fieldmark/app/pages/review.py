@@ -29,7 +29,7 @@ _BY = {
     "doubt": to_say("Doubt"),
     "place": to_say("Place"),
 }
-_ORDER = {"doubt": to_say("Doubtful ones first"), "likeness": to_say("Alike ones side by side")}
+_ORDER = {"doubt": to_say("Doubtful first"), "likeness": to_say("Alike together")}
 _WHICH = {
     "open": to_say("To review"),
     "done": to_say("Reviewed"),
@@ -79,7 +79,7 @@ class Review:
             self.by = ui.select(_said(_BY), value="species", label=say("Grouped by"), on_change=self.refresh)
             self.by.props("outlined dense").classes("w-36")
             self.order = ui.select(_said(_ORDER), value="doubt", label=say("Order"), on_change=self.refresh)
-            self.order.props("outlined dense").classes("w-44")
+            self.order.props("outlined dense").classes("w-48")
             for select in (self.by, self.order):
                 select.on("popup-hide", js_handler=KEYS_TO_WALL)
             self.least = ui.number(say("Accept all from"), value=95, min=0, max=100, suffix="%", step=1)
