@@ -11,12 +11,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from fieldmark.app.store import EMPTY, Project
+from fieldmark.app.store import EMPTY, Project, Role, State
 from fieldmark.inference.record import Record, key_of
 from fieldmark.utils.printable import printable
 
 _DECIDED = ("person", "unknown")
+_MARK = "#box="  # what the text of a box begins with
+_Boxes = dict[str, tuple[int, State]]
+"""The boxes of a photo: the number and the state of each, by the end of its path."""
 
 
 def keep(
@@ -30,35 +34,52 @@ def keep(
         classifier: its name.
         looks: of some photos and boxes, by `key`, see `fieldmark.app.likeness`.
     """
-    known = {
-        printable(path): (number, state)
-        for number, path, state in project.rows(
-            "SELECT id, path, state FROM photos WHERE whole IS NULL AND role IN ('new', 'aside')"
-        )
-    }
-    cut = {row[0] for row in project.rows("SELECT DISTINCT whole FROM photos WHERE whole IS NOT NULL")}
-    of_photo: dict[tuple[int, str], list[Record]] = {}
-    for each in records:
-        if each["file_name"] in known:
-            of_photo.setdefault(known[each["file_name"]], []).append(each)
-    kept = 0
+    of_photo, boxes = _by_photo(project, records), _boxes(project)
+    kept: dict[int, Record] = {}
+    roles: list[tuple[Role, int]] = []
     with project.changing() as db:
         for (whole, state), found in of_photo.items():
             answers = [each for each in found if "rejected" not in each]
             if not answers:
                 db.execute("UPDATE photos SET reason = ? WHERE id = ?", (found[0]["rejected"], whole))
                 continue
-            boxed = any(map(is_box, answers))
-            if boxed and state in _DECIDED:
+            if state in _DECIDED and any(map(is_box, answers)):
                 continue  # a person has named it as a whole
-            rows = {_row(db, whole, each) if is_box(each) else whole: each for each in answers}
-            for row, each in rows.items():
-                _write(db, row, each, classifier, (looks or {}).get(key(each)))
-            if boxed or whole in cut:
-                _set_aside(db, whole, list(rows))
-            kept += len(rows)
+            own = boxes.setdefault(whole, {})
+            rows = {_row(db, whole, own, each): each for each in answers}
+            if own:  # those rows stand that were named now, and boxes that a person decided on
+                roles.append(("new" if whole in rows else "aside", whole))
+                stand = ((row in rows or state != "none", row) for row, state in own.values())
+                roles += [("new" if stands else "aside", row) for stands, row in stand]
+            kept |= rows
+        _write(db, kept, classifier, looks or {})
+        db.executemany("UPDATE photos SET role = ? WHERE id = ?", roles)
     project.find_events()
-    return kept
+    return len(kept)
+
+
+def _by_photo(project: Project, records: Iterable[Record]) -> dict[tuple[int, State], list[Record]]:
+    """Return the records of each photo that is known, by its number and its state."""
+    known = {
+        printable(path): (number, state)
+        for number, path, state in project.rows(
+            "SELECT id, path, state FROM photos WHERE whole IS NULL AND role IN ('new', 'aside')"
+        )
+    }
+    found: dict[tuple[int, State], list[Record]] = {}
+    for each in records:
+        if each["file_name"] in known:
+            found.setdefault(known[each["file_name"]], []).append(each)
+    return found
+
+
+def _boxes(project: Project) -> dict[int, _Boxes]:
+    """Return the boxes that photos have."""
+    found: dict[int, _Boxes] = {}
+    rows = project.rows("SELECT whole, path, id, state FROM photos WHERE whole IS NOT NULL")
+    for whole, path, row, state in rows:
+        found.setdefault(whole, {})[path[path.rindex(_MARK) :]] = (row, state)
+    return found
 
 
 def is_box(record: Record) -> bool:
@@ -74,42 +95,50 @@ def key(record: Record) -> str:
     return key_of(record) if is_box(record) else record["file_name"]
 
 
-def _row(db: sqlite3.Connection, whole: int, record: Record) -> int:
-    """Return the number of a box's row, which is made where it is new."""
+def _row(db: sqlite3.Connection, whole: int, own: _Boxes, record: Record) -> int:
+    """Return the number of the row that a record is of; a new box is made, and added to those of its photo."""
+    if not is_box(record):
+        return whole
     end = key(record).removeprefix(record["file_name"])
-    about = "place, deployment, location, taken, sequence, latitude, longitude"
-    db.execute(
-        f"INSERT OR IGNORE INTO photos (source, role, path, whole, state, {about}) "
-        f"SELECT source, 'new', path || ?, id, 'none', {about} FROM photos WHERE id = ?",
-        (end, whole),
-    )
-    [row] = db.execute(
-        "SELECT id FROM photos WHERE path = (SELECT path || ? FROM photos WHERE id = ?)", (end, whole)
-    ).fetchone()
-    return int(row)
+    if end not in own:
+        about = "place, deployment, location, taken, sequence, latitude, longitude"
+        made = db.execute(
+            f"INSERT INTO photos (source, role, path, whole, state, {about}) "
+            f"SELECT source, 'new', path || ?, id, 'none', {about} FROM photos WHERE id = ?",
+            (end, whole),
+        )
+        assert made.lastrowid is not None
+        own[end] = (made.lastrowid, "none")
+    return own[end][0]
 
 
-def _write(db: sqlite3.Connection, row: int, record: Record, classifier: str, look: int | None) -> None:
-    """Write the answer of one row, and what the photo told of its time and place."""
-    scores = [label["score"] for label in record.get("labels", [])] + [0.0, 0.0]
-    first = record["labels"][0]["name"] if record.get("labels") else None
-    about = (first, record.get("name"), scores[0], scores[0] - scores[1], record.get("sure"))
-    if kind := record.get("kind"):
-        sure = _sureness(record)
-        name = EMPTY if kind == "blank" else kind
-        about = (name, name, sure, sure, True)
-    text = json.dumps(record, ensure_ascii=False)
-    db.execute(
+def _write(
+    db: sqlite3.Connection, kept: Mapping[int, Record], classifier: str, looks: Mapping[str, int]
+) -> None:
+    """Write the answers of rows, and what the photos told of their times and places."""
+    db.executemany(
         "INSERT OR REPLACE INTO answers "
-        "(photo, classifier, name, answer, score, margin, sure, record, kind, look) "
+        "(photo, name, answer, score, margin, sure, kind, record, classifier, look) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (row, classifier, *about, text, kind, look),
+        ((row, *_values(each), classifier, looks.get(key(each))) for row, each in kept.items()),
     )
-    db.execute(
+    db.executemany(
         "UPDATE photos SET reason = NULL, taken = coalesce(taken, ?), latitude = coalesce(latitude, ?), "
         "longitude = coalesce(longitude, ?) WHERE id = ?",
-        (record.get("taken"), record.get("latitude"), record.get("longitude"), row),
+        ((*map(each.get, ("taken", "latitude", "longitude")), row) for row, each in kept.items()),
     )
+
+
+def _values(record: Record) -> tuple[Any, ...]:
+    """Return what is kept of an answer: name, answer, score, margin, sure, kind, record."""
+    text = json.dumps(record, ensure_ascii=False)
+    if kind := record.get("kind"):
+        name, sure = EMPTY if kind == "blank" else kind, _sureness(record)
+        return name, name, sure, sure, True, kind, text
+    labels = record["labels"]
+    scores = [label["score"] for label in labels] + [0.0, 0.0]
+    first = labels[0]["name"] if labels else None
+    return first, record["name"], scores[0], scores[0] - scores[1], record["sure"], None, text
 
 
 def _sureness(record: Record) -> float:
@@ -117,13 +146,3 @@ def _sureness(record: Record) -> float:
     if (found := record.get("detection")) is not None:
         return found["confidence"]
     return 1 - max((each["confidence"] for each in record.get("others", ())), default=0.0)
-
-
-def _set_aside(db: sqlite3.Connection, whole: int, rows: list[int]) -> None:
-    """Let those rows of a photo stand that were named now, and boxes that a person decided on."""
-    marks = ",".join("?" * len(rows))
-    db.execute(
-        f"UPDATE photos SET role = CASE WHEN id IN ({marks}) OR whole IS NOT NULL AND state != 'none' "
-        "THEN 'new' ELSE 'aside' END WHERE id = ? OR whole = ?",
-        (*rows, whole, whole),
-    )
