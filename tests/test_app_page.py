@@ -146,6 +146,7 @@ def test_the_whole_loop(
         rows = list(csv.DictReader(Path(download.value.path()).read_text("utf-8-sig").splitlines()))
         assert len(rows) == 8
         assert {"Ursus maritimus", "empty"} <= {row["species"] for row in rows if row["by"] == "person"}
+        assert {row["box_width"] for row in rows} == {"0.8"}
         check(page)
 
 
@@ -165,6 +166,12 @@ def _name(page: Any, home: str, new: Path, check: Callable[[Any], None]) -> None
     page.goto(f"{home}/name")
     choose(page, "Add new photos", new)
     page.get_by_text("8 new photos; 0 named").wait_for()
+    seen = [{"category": "1", "conf": 0.9, "bbox": [0.1, 0.1, 0.8, 0.8]}]
+    images = [{"file": path.name, "detections": seen} for path in new.iterdir()]
+    boxes = {"images": images, "detection_categories": {"1": "animal"}}
+    io.write_json(new.parent / "boxes.json", boxes)
+    choose(page, "Choose boxes", new.parent / "boxes.json")
+    page.get_by_text("It lists 8 of 8 photos").wait_for()
     page.get_by_role("button", name="Name them").click()
     page.get_by_text("8 new photos; 8 named").wait_for()
     check(page)

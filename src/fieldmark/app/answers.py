@@ -96,7 +96,7 @@ def key(record: Record) -> str:
 
 
 def _row(db: sqlite3.Connection, whole: int, own: _Boxes, record: Record) -> int:
-    """Return the number of the row that a record is of; a new box is made, and added to those of its photo."""
+    """Return the number of the row that a record is of; a new box is made and added to those of its photo."""
     if not is_box(record):
         return whole
     end = key(record).removeprefix(record["file_name"])
