@@ -21,6 +21,7 @@ from fieldmark.app import (
     answers,
     decisions,
     exports,
+    jobs,
     learning,
     likeness,
     pictures,
@@ -33,10 +34,12 @@ from fieldmark.app.queues import Query
 from fieldmark.app.store import EMPTY, Project
 from fieldmark.data import readers
 from fieldmark.data.detections import Detection, Detections
+from fieldmark.data.readers import BoxFile
 from fieldmark.data.storage.places import Box
 from fieldmark.inference.inputs import Boxes, InputPhoto, at_boxes
 from fieldmark.inference.predictor import PhotoResult
 from fieldmark.inference.record import key_of, to_record
+from fieldmark.utils.errors import InputError
 
 LEFT, RIGHT = [0.1, 0.2, 0.3, 0.4], [0.6, 0.5, 0.2, 0.2]
 
@@ -272,13 +275,36 @@ def test_photos_that_look_alike_stand_together() -> None:
     assert (of_centre[1:] != of_centre[:-1]).sum() == 19  # each group is left once
 
 
+def test_a_classifier_of_boxes_learns_again_with_boxes(
+    boxed: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (boxed.folder / "classifiers" / "01").mkdir(parents=True)
+    about = {"provenance": {"boxes": {"threshold": 0.4}}}
+    (boxed.folder / "classifiers" / "01" / "classifier.json").write_text(json.dumps(about))
+    boxed.set("classifier", "01")
+    decisions.accept(boxed, queues.wall(boxed, Query()).ids, reviewer="Ada")
+    with pytest.raises(InputError, match="learned from boxes alone"):
+        learning.learn_again(boxed)
+    (tmp_path / "boxes.csv").write_text("file_name,left,top,width,height\n3.jpg,0.1,0.1,0.5,0.5\n")
+    assert learning.use_boxes(boxed, tmp_path / "boxes.csv") == (1, 4, 0.4)
+    monkeypatch.setattr(jobs.Job, "start", lambda _job: None)
+    job = learning.learn_again(boxed)
+    assert job.command.count(f"--boxes {tmp_path / 'boxes.csv'}") == 1
+    table = readers.read(job.folder / "new labels.csv", boxes=BoxFile(tmp_path / "boxes.csv"))
+    assert sorted(table.kept["path"].str.extract("([0-9].jpg.*)")) == [
+        "0.jpg#box=0.1,0.2,0.3,0.4",
+        "0.jpg#box=0.6,0.5,0.2,0.2",
+        "3.jpg#box=0.1,0.1,0.5,0.5",
+    ]
+
+
 def test_photos_are_named_by_their_boxes_and_learned_from_again(
     project: Project, paths: list[Path], model: Path, tmp_path: Path, finished: Callable[[Project], None]
 ) -> None:
     shutil.copytree(model, project.folder / "classifiers" / "01")
     project.set("classifier", "01")
     file = tmp_path / "boxes.json"
-    with pytest.raises(Exception, match="not there"):
+    with pytest.raises(InputError, match="not there"):
         learning.name(project, boxes=file)
     seen = [(0, 1, 0.9, LEFT), (0, 1, 0.8, RIGHT), (1, 1, 0.05, LEFT), (2, 3, 0.9, LEFT), (3, 1, 0.9, RIGHT)]
     images = [

@@ -146,7 +146,13 @@ def learn_again(project: Project) -> Job:
         )
     if chosen.get("time") in ("hour", "night"):
         return train(project, **chosen)
-    words = ["grow", str(classifier), "{job}/new labels.csv"]
+    boxes = project.setting(BOXES)
+    learned_boxes = bool(_made_with(project).get("boxes"))
+    if learned_boxes and not boxes:
+        raise InputError(
+            say("This classifier learned from boxes alone: choose their file on the page Name first.")
+        )
+    words = ["grow", str(classifier), "{job}/new labels.csv", *(["--boxes", boxes] if learned_boxes else [])]
     write = partial(write_labels, only_new=True)
     return start(project, "grow", words, [], write, file="new labels.csv")
 
@@ -194,9 +200,7 @@ def use_boxes(project: Project, path: Path) -> tuple[int, int, float]:
     """
     from fieldmark.inference.inputs import Boxes
 
-    classifier = classifier_of(project)
-    made = io.read_json(classifier / "classifier.json").get("provenance", {}) if classifier else {}
-    found = Boxes.read(path, None, made.get("boxes", {}).get("threshold"))
+    found = Boxes.read(path, None, _made_with(project).get("boxes", {}).get("threshold"))
     paths = [
         row[0] for row in project.rows("SELECT path FROM photos WHERE role != 'labelled' AND whole IS NULL")
     ]
@@ -246,11 +250,13 @@ def split_options(more: str) -> list[str]:
 
 def grown(project: Project) -> dict[str, Any]:
     """Return what the last extension changed: `provenance.grown` of the classifier; {} without one."""
+    return dict(_made_with(project).get("grown", {}))
+
+
+def _made_with(project: Project) -> dict[str, Any]:
+    """Return what the classifier was made from: its provenance; {} without one."""
     classifier = classifier_of(project)
-    if classifier is None:
-        return {}
-    found = io.read_json(classifier / "classifier.json").get("provenance", {}).get("grown", {})
-    return dict(found)
+    return dict(io.read_json(classifier / "classifier.json").get("provenance", {})) if classifier else {}
 
 
 def agreement(project: Project) -> tuple[int, int]:
