@@ -402,6 +402,7 @@ def test_keys_are_for_the_wall_after_a_menu_and_for_a_field_while_one_types(
         page.get_by_text("1 of 6 reviewed").wait_for()
         _group_by(page, "Place")
         page.locator(".fm-head").get_by_text("site 1").wait_for()
+        page.wait_for_timeout(600)  # the menu fades out, and its button would take the focus
         page.keyboard.press("b")
         page.get_by_text("2 of 6 reviewed").wait_for()
         page.get_by_role("button", name="Reviewed").click()

@@ -64,8 +64,8 @@ Way = Literal["undo", "redo"]
 _WAYS: dict[Way, str] = {"undo": to_say("Undo"), "redo": to_say("Redo")}  # by the names of their icons
 R = TypeVar("R")
 
-KEYS_TO_WALL = "() => setTimeout(() => document.querySelector('.fm-wall.acts')?.focus({preventScroll: true}))"
-"""Handler of a menu that closes: it gives the focus back to its button, and then the wall takes the keys."""
+KEYS_TO_WALL = "() => document.querySelector('.fm-wall.acts')?.dispatchEvent(new Event('take'))"
+"""What a menu does in the page when it closes: the next keys are for the wall, if there is one."""
 
 
 async def in_thread(call: Callable[..., R], *arguments: object) -> R:

@@ -2,12 +2,13 @@
 // and the groups are fetched once: as properties they would be sent again with every change of one, and watched
 // by Vue one by one.
 const HEAD = 44, GAP = 8, CAPTION = 40, PAGE = 100;
+const HELD = 1000;  // milliseconds
 
 export default {
   template: `
     <div class="fm-wall" :class="{acts}" ref="box" tabindex="0" role="grid" :aria-label="label" :aria-rowcount="lines.length"
-         :aria-activedescendant="total ? 'fm-tile-' + focus : null"
-         @scroll.passive="look" @keydown="key">
+         :aria-activedescendant="ids.length ? 'fm-tile-' + focus : null"
+         @scroll.passive="look" @keydown="key" @take="takeKeys">
       <div v-if="!total" class="fm-none" role="row"><div role="gridcell">{{ none }}</div></div>
       <div class="fm-space" :style="{height: height + 'px'}" role="presentation">
         <template v-for="line in shown" :key="line.key">
@@ -71,9 +72,14 @@ export default {
     this.watcher = new ResizeObserver(() => this.measure());
     this.watcher.observe(this.$refs.box);
     this.read();
-    document.addEventListener('keydown', this.typed);
+    this.listeners = [['keydown', this.typed], ['focusin', this.hold], ['keydown', this.release, true],
+                      ['pointerdown', this.release, true]];
+    for (const each of this.listeners) document.addEventListener(...each);
   },
-  unmounted() { this.watcher.disconnect(); document.removeEventListener('keydown', this.typed); },
+  unmounted() {
+    this.watcher.disconnect();
+    for (const each of this.listeners) document.removeEventListener(...each);
+  },
   methods: {
     // Show another wall from its top; the keys are for it, unless someone is typing.
     async read() {
@@ -81,15 +87,28 @@ export default {
       Object.assign(this, {ids: [], groups: [], tiles: {}, asked: {}, chosen: new Set(), focus: 0, anchor: 0, top: 0});
       this.$refs.box.scrollTop = 0;
       if (this.acts && !document.activeElement?.matches('input:not([readonly]), textarea')) this.takeKeys();
-      const answer = wall && await fetch(`/wall/${wall}`);
-      const found = answer?.ok ? await answer.json() : {ids: [], groups: []};
-      if (wall !== this.wall) return;
+      const found = await this.fetchWall(wall);
+      if (!found || wall !== this.wall || !this.$refs.box) return;
       this.ids = Object.freeze(found.ids);
       this.groups = Object.freeze(found.groups.map(Object.freeze));
       this.measure();
       this.tell();
     },
-    takeKeys() { this.$refs.box.focus({preventScroll: true}); },
+    async fetchWall(wall) {
+      try {
+        const answer = wall && await fetch(`/wall/${wall}`);
+        return answer?.ok ? await answer.json() : null;
+      } catch (error) { return null; }  // the page is being left
+    },
+    takeKeys() {
+      this.held = performance.now() + HELD;
+      this.$refs.box.focus({preventScroll: true});
+    },
+    // Quasar gives the focus back to a menu's button when the menu has faded out, some time after the choice.
+    hold(event) {
+      const own = event.target === this.$refs.box || event.target.closest('.q-menu, .q-dialog');
+      if (!own && performance.now() < this.held) this.$refs.box.focus({preventScroll: true});
+    },
     measure() {
       const box = this.$refs.box, wide = box.clientWidth - 4;
       const wanted = Math.min(this.side_wanted || 168, Math.max(96, wide / 2 - GAP));
@@ -150,6 +169,8 @@ export default {
       this.chosen = new Set();
       this.move(next - this.focus, false);
     },
+    // A person moves the focus.
+    release(event) { if (event.type === 'pointerdown' || ['Tab', '/', 'n', 'z'].includes(event.key)) this.held = 0; },
     // Enter in the field for another name: the name is for the wall, and so is the next key.
     typed(event) {
       if (!this.field || event.key !== 'Enter' || event.isComposing || !event.target.matches(this.field)) return;
