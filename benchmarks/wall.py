@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.common import Row, Unavailable, alternate, compare, jpeg, rounds
+from fieldmark.app import answers
 from fieldmark.app.store import Project
 from fieldmark.inference.inputs import InputPhoto
 from fieldmark.inference.record import Record
@@ -109,7 +110,7 @@ def _draw(home: Path, photos: Path, count: int) -> None:
     project = Project(home)
     paths = [photos / f"{number:05}.jpg" for number in range(count)]
     project.add_new((InputPhoto(str(path), path, location=path.stem[-1]) for path in paths), photos)
-    project.keep_answers((_answer(path, number) for number, path in enumerate(paths)), "01")
+    answers.keep(project, (_answer(path, number) for number, path in enumerate(paths)), "01")
     project.close()
 
 

@@ -194,6 +194,23 @@ def model(insects: Path, tmp_path_factory: pytest.TempPathFactory, shared_graphs
     return folder / "model"
 
 
+@pytest.fixture
+def finished() -> Callable[[Any], None]:
+    """Wait until the job of a project of the application has ended, and take its result over."""
+    from fieldmark.app import jobs, outcomes
+
+    def wait(project: Any) -> None:
+        while jobs.running(project.folder):
+            time.sleep(0.2)
+        job = jobs.every(project.folder)[-1]
+        assert outcomes.take_over(project) == [job], job.text()
+        while jobs._started:  # its process writes how it ended, and then ends
+            time.sleep(0.05)
+            jobs.every(project.folder)
+
+    return wait
+
+
 @dataclass
 class Done:
     """What came of a command: its exit code and what it said."""

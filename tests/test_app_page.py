@@ -146,6 +146,7 @@ def test_the_whole_loop(
         rows = list(csv.DictReader(Path(download.value.path()).read_text("utf-8-sig").splitlines()))
         assert len(rows) == 8
         assert {"Ursus maritimus", "empty"} <= {row["species"] for row in rows if row["by"] == "person"}
+        assert {row["box_width"] for row in rows} == {"0.8"}
         check(page)
 
 
@@ -165,6 +166,12 @@ def _name(page: Any, home: str, new: Path, check: Callable[[Any], None]) -> None
     page.goto(f"{home}/name")
     choose(page, "Add new photos", new)
     page.get_by_text("8 new photos; 0 named").wait_for()
+    seen = [{"category": "1", "conf": 0.9, "bbox": [0.1, 0.1, 0.8, 0.8]}]
+    images = [{"file": path.name, "detections": seen} for path in new.iterdir()]
+    boxes = {"images": images, "detection_categories": {"1": "animal"}}
+    io.write_json(new.parent / "boxes.json", boxes)
+    choose(page, "Choose boxes", new.parent / "boxes.json")
+    page.get_by_text("It lists 8 of 8 photos").wait_for()
     page.get_by_role("button", name="Name them").click()
     page.get_by_text("8 new photos; 8 named").wait_for()
     check(page)
@@ -320,10 +327,20 @@ def test_photos_are_dragged_to_another_species_and_left_out_in_english_and_germa
     store.close()
 
 
-def test_fifty_thousand_photos_scroll_in_a_window(browser: Any, tmp_path: Path, cache: Path) -> None:
+def test_fifty_thousand_photos_scroll_in_a_window_and_are_reviewed_by_event(
+    browser: Any, tmp_path: Path, cache: Path
+) -> None:
     store = Project(tmp_path / "project")
     store.add_new(
-        (InputPhoto(f"/c/{n}.jpg", Path(f"/c/{n}.jpg"), location=f"site {n % 40}") for n in range(50_000)),
+        (
+            InputPhoto(
+                f"/c/{n:05}.jpg",
+                Path(f"/c/{n:05}.jpg"),
+                location=f"site {n // 3 % 40}",
+                taken=f"2024-05-{1 + n // 3 // 40 % 28:02}T{n // 3 // 1120:02}:00:{n % 3:02}Z",
+            )
+            for n in range(50_000)
+        ),
         Path("/c"),
     )
     store.close()
@@ -349,6 +366,60 @@ def test_fifty_thousand_photos_scroll_in_a_window(browser: Any, tmp_path: Path, 
         page.locator("#fm-tile-49999").wait_for()
         wall.press("Home")
         page.locator("#fm-tile-0").wait_for()
+        wall.press("e")  # one group, of all: forgotten as soon as other groups are shown
+        _group_by(page, "Event")
+        page.locator(".fm-head").get_by_text("site 0 · 2024-05-01 00:00").wait_for()
+        page.keyboard.press("e")  # an event at a time
+        page.get_by_text(re.compile("^3 photos are chosen")).wait_for()
+        page.keyboard.press("b")
+        page.get_by_text("3 of 50,000 reviewed").wait_for()
+        page.locator("#fm-tile-3.focus").wait_for()
+        page.keyboard.press("Control+a")
+        page.get_by_text("50,000 photos are chosen").wait_for()
+
+
+def _group_by(page: Any, word: str) -> None:
+    page.get_by_label("Grouped by").click()
+    page.get_by_role("option", name=word).click()
+
+
+def test_keys_are_for_the_wall_after_a_menu_and_for_a_field_while_one_types(
+    browser: Any, tmp_path: Path, cache: Path
+) -> None:
+    store = Project(tmp_path / "project")
+    paths = [tmp_path / f"{n}.jpg" for n in range(6)]
+    store.add_new((InputPhoto(str(path), path, location=f"site {path.stem}") for path in paths), tmp_path)
+    with opened(tmp_path / "project", cache) as address, visited(browser, address) as page:
+        page.goto(f"{address.partition('/?')[0]}/review")
+        page.get_by_text("0 of 6 reviewed").wait_for()
+        for field in ("Other name", "Accept all from"):
+            page.get_by_label(field).click()
+            page.keyboard.type("ub1ea")
+        page.locator(".fm-tile[data-id]").first.wait_for()
+        page.get_by_label("Grouped by").click()  # a menu that is left as it was
+        page.keyboard.press("Escape")
+        page.locator(".fm-wall:focus").wait_for()
+        page.keyboard.press("b")
+        page.get_by_text("1 of 6 reviewed").wait_for()
+        _group_by(page, "Place")
+        page.locator(".fm-head").get_by_text("site 1").wait_for()
+        page.wait_for_timeout(600)  # the menu fades out, and its button would take the focus
+        page.keyboard.press("b")
+        page.get_by_text("2 of 6 reviewed").wait_for()
+        page.get_by_role("button", name="Reviewed").click()
+        page.locator(".fm-head").get_by_text("site 0").wait_for()
+        page.keyboard.press("u")
+        page.get_by_role("button", name="Language").click()
+        page.get_by_text("Português", exact=True).wait_for()
+        page.keyboard.press("Escape")
+        page.locator(".fm-wall:focus").wait_for()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("u")
+        page.get_by_role("button", name="To review").click()
+        page.locator(".fm-head").get_by_text("site 2").wait_for()
+    labels = store.rows("SELECT coalesce(label, state) FROM photos WHERE state != 'none'")
+    assert labels == [("unknown",), ("unknown",)]
+    store.close()
 
 
 def test_empty_pages_are_readable_on_a_phone_in_the_dark(

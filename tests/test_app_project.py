@@ -8,8 +8,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fieldmark.app import (
+    answers,
     checking,
     decisions,
     exports,
-    jobs,
     learning,
-    outcomes,
     queues,
     results,
     suggestions,
@@ -80,7 +79,7 @@ def named(project: Project) -> Project:
     for number, each in enumerate(photos):
         score = 0.51 + 0.04 * number
         records.append(answer(each, {"Lynx lynx": score, "Felis silvestris": 1 - score}, sure=number > 3))
-    project.keep_answers(records, "01")  # type: ignore[arg-type]
+    answers.keep(project, records, "01")  # type: ignore[arg-type]
     return project
 
 
@@ -134,16 +133,8 @@ def test_names_that_tables_would_take_for_formulas_come_back(
     assert again.kept.height == 2
 
 
-def finished(project: Project) -> None:
-    """Wait until the job of a project has ended, and take its result over."""
-    while jobs.running(project.folder):
-        time.sleep(0.2)
-    job = jobs.every(project.folder)[-1]
-    assert outcomes.take_over(project) == [job], job.text()
-
-
 def test_copies_bursts_and_poor_photos_are_listed_and_left_out(
-    project: Project, insects: Path, tmp_path: Path
+    project: Project, insects: Path, tmp_path: Path, finished: Callable[[Project], None]
 ) -> None:
     folder = tmp_path / "photos"
     shutil.copytree(insects / "Apis mellifera", folder / "Apis mellifera")
@@ -376,7 +367,8 @@ def test_what_to_label_next_is_doubtful_and_of_events_of_its_own(project: Projec
     ]
     alone = InputPhoto("/c/alone.jpg", Path("/c/alone.jpg"), location="s", taken="2024-01-02T00:00:00Z")
     project.add_new([*burst, alone], Path("/c"))
-    project.keep_answers(
+    answers.keep(
+        project,
         [answer(each, {"A": 0.5 + n / 100, "B": 0.5 - n / 100}) for n, each in enumerate(burst)]  # type: ignore[misc]
         + [answer(alone, {"A": 0.99, "B": 0.01})],  # type: ignore[list-item]
         "01",
@@ -420,7 +412,7 @@ def test_the_detection_history_knows_where_no_camera_stood(project: Project) -> 
         for day in several
     ]
     project.add_new(photos, Path("/"))
-    project.keep_answers([answer(each, {"Lynx": 0.9, "B": 0.1}) for each in photos[:2]], "01")  # type: ignore[misc]
+    answers.keep(project, [answer(each, {"Lynx": 0.9, "B": 0.1}) for each in photos[:2]], "01")  # type: ignore[misc]
     found = results.history(results.observations(project), "Lynx", days=7)
     assert found.places == ("a", "b")
     assert found.occasions == ("2024-05-01", "2024-05-08", "2024-05-15")

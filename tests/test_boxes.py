@@ -425,6 +425,9 @@ def test_a_table_has_a_row_for_each_box_of_an_animal() -> None:
     assert cut.box_threshold == 0.2
     with pytest.raises(InputError, match="boxes are of other photos"):
         boxes.of_photos(table(labels), Detections({"other": ()}, "test"))
+    mixed = table({"1#box=0.1,0.1,0.5,0.5": "fox", "2": "fox"})
+    detections = boxes.of_photos(mixed, Detections({"2": seen(0.9)}, "test"))
+    assert boxes.cropped(mixed, detections, 0.2).frame["id"].to_list() == ["1#box=0.1,0.1,0.5,0.5", "2#1"]
     elsewhere = {f"D:\\{name}": each for name, each in found.items()}
     assert boxes.of_photos(table(labels), Detections(elsewhere, "test")).of_file == found
 

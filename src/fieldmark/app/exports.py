@@ -12,7 +12,7 @@ from fieldmark import __version__
 from fieldmark.app import decisions, results
 from fieldmark.app.learning import classifier_of
 from fieldmark.app.results import Observation
-from fieldmark.app.store import Project, now
+from fieldmark.app.store import Photo, Project, now
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
 from fieldmark.inference.formats import WRITERS, FormatOptions, sheets
 from fieldmark.inference.formats.tidy import clock_time
@@ -24,7 +24,7 @@ from fieldmark.utils.languages import say, to_say
 logger = logging.getLogger(__name__)
 
 FORMATS = {
-    "csv": ("results.csv", to_say("CSV table, one row a photo")),
+    "csv": ("results.csv", to_say("CSV table, one row a photo or box")),
     "xlsx": ("results.xlsx", to_say("Excel: photos, species, detection history, effort")),
     "camtrap-dp-package": ("camtrap-dp.zip", to_say("Camtrap DP: the whole package, zipped")),
     "camtrap-dp": ("observations.camtrap.csv", to_say("Camtrap DP: observations only")),
@@ -36,6 +36,7 @@ FORMATS = {
 _COLUMNS = (
     *("file", "species", "by", "reviewer", "score"),
     *("date", "place", "event", "latitude", "longitude"),
+    *("box_left", "box_top", "box_width", "box_height"),
 )
 
 
@@ -65,12 +66,13 @@ def export(project: Project, form: str, path: Path, *, species: str = "", days: 
 
 
 def _row(each: Observation) -> tuple[Any, ...]:
-    """Return the row of a photo, by `_COLUMNS`."""
+    """Return the row of a photo or a box, by `_COLUMNS`."""
     event = None if each.event is None else each.event + 1
     return (
         *(each.file, each.species or None, each.by or None, each.reviewer or None),
         None if each.score is None else round(each.score, 4),
         *(clock_time(each.taken), each.place or None, event, each.latitude, each.longitude),
+        *(each.box or (None, None, None, None)),
     )
 
 
@@ -121,8 +123,19 @@ def _records(project: Project, form: str) -> tuple[Taxonomy, list[Record]]:
         if named:
             taxon = taxa.setdefault(photo.label or "", Taxon(photo.label or "", photo.label or ""))
             reviewer, when = said.get(photo.id, ("", ""))
-            records.append(cast(Record, about | _person(taxon, reviewer, when)))
+            records.append(cast(Record, about | _boxes(photo) | _person(taxon, reviewer, when)))
     return Taxonomy(taxa.values()), records
+
+
+def _boxes(photo: Photo) -> dict[str, Any]:
+    """Return the boxes of a photo that a person named: its own one, and the others.
+
+    The box of a person or a vehicle is its own only if that is the name.
+    """
+    own, others = photo.record.get("detection"), photo.record.get("others", [])
+    if own and "kind" in photo.record and photo.label != photo.name:
+        own, others = None, [own, *others]
+    return ({"detection": own} if own else {}) | ({"others": others} if others else {})
 
 
 def _taxa(project: Project) -> dict[str, Taxon]:

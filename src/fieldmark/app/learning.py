@@ -34,9 +34,16 @@ WORSE = {
 }
 """What is worse, in words, with the precision that it asks for."""
 _COLUMNS = (
-    *("file_name", "label", "split", "location", "deployment", "taken", "sequence", "latitude", "longitude"),
+    *("file_name", "label", "split", "group", "location", "deployment", "taken", "sequence"),
+    *("latitude", "longitude"),
     *("name", "common_name", "supercategory", *RANKS),
 )
+_LEARNABLE = (
+    "label IS NOT NULL AND reason IS NULL AND id NOT IN (SELECT photo FROM answers WHERE kind IS NOT NULL)"
+)
+"""Which photos can be learned from: not those whose boxes show no animal, since only crops are named then."""
+BOXES = "boxes"
+"""The setting with the file of boxes that photos are cut to before they are named; "": none."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +71,13 @@ def classifier_of(project: Project) -> Path | None:
 def write_labels(project: Project, path: Path, *, only_new: bool = False) -> int:
     """Write the labelled photos as a table that `train` and `grow` take; return how many.
 
-    With `only_new` those whose label the classifier did not learn yet.
+    With `only_new` those whose label the classifier did not learn yet. The boxes of a photo are one group.
     """
-    which = "label IS NOT NULL AND reason IS NULL" + (" AND label IS NOT learned" if only_new else "")
+    which = _LEARNABLE + (" AND label IS NOT learned" if only_new else "")
     rows = project.rows(
-        "SELECT path, label, part, location, deployment, taken, sequence, latitude, longitude FROM photos "
-        f"WHERE {which} ORDER BY path"
+        "SELECT path, label, part, (SELECT path FROM photos w WHERE w.id = p.whole), "
+        "location, deployment, taken, sequence, latitude, longitude "
+        f"FROM photos p WHERE {which} ORDER BY path"
     )
     facts = project.facts()
 
@@ -78,7 +86,7 @@ def write_labels(project: Project, path: Path, *, only_new: bool = False) -> int
         for row in rows:
             about = facts.get(row[1], {}) | {"name": row[1]}
             values = ["" if each is None else each for each in row]
-            yield csv_line([*values, *(about.get(each, "") for each in _COLUMNS[9:])])
+            yield csv_line([*values, *(about.get(each, "") for each in _COLUMNS[len(row) :])])
 
     io.write_text(path, "\r\n".join(lines()) + "\r\n")
     return len(rows)
@@ -87,8 +95,8 @@ def write_labels(project: Project, path: Path, *, only_new: bool = False) -> int
 def labels(project: Project) -> Labels:
     """Count the labels that the classifier did not learn yet."""
     [row] = project.rows(
-        "SELECT sum(label IS NOT NULL AND learned IS NULL AND reason IS NULL), "
-        "sum(label IS NOT NULL AND learned IS NOT NULL AND label != learned), "
+        f"SELECT sum({_LEARNABLE} AND learned IS NULL), "
+        f"sum({_LEARNABLE} AND learned IS NOT NULL AND label != learned), "
         "sum(label IS NULL AND learned IS NOT NULL) FROM photos"
     )
     return Labels(*(each or 0 for each in row))
@@ -106,9 +114,7 @@ def train(project: Project, time: str = "quick", worse: str = "both", more: str 
     Raises:
         InputError: there are too few labels, or another job is running.
     """
-    species = project.value(
-        "SELECT count(DISTINCT label) FROM photos WHERE label IS NOT NULL AND reason IS NULL"
-    )
+    species = project.value(f"SELECT count(DISTINCT label) FROM photos WHERE {_LEARNABLE}")
     if species < 2:
         raise InputError(
             say("Training needs photos of at least two species: add folders on the page Photos first.")
@@ -140,25 +146,37 @@ def learn_again(project: Project) -> Job:
         )
     if chosen.get("time") in ("hour", "night"):
         return train(project, **chosen)
-    words = ["grow", str(classifier), "{job}/new labels.csv"]
+    boxes = project.setting(BOXES)
+    learned_boxes = bool(_made_with(project).get("boxes"))
+    if learned_boxes and not boxes:
+        raise InputError(
+            say("This classifier learned from boxes alone: choose their file on the page Name first.")
+        )
+    words = ["grow", str(classifier), "{job}/new labels.csv", *(["--boxes", boxes] if learned_boxes else [])]
     write = partial(write_labels, only_new=True)
     return start(project, "grow", words, [], write, file="new labels.csv")
 
 
-def name(project: Project, *, again: bool = False) -> Job:
+def name(project: Project, *, again: bool = False, boxes: Path | None = None) -> Job:
     """Start `fieldmark predict` on new photos without an answer; `again`: on all that no person named.
 
+    With a file of `boxes` each box of an animal is named apart.
+
     Raises:
-        InputError: there is no classifier or no such photo, or another job is running.
+        InputError: there is no classifier or no such photo, the file of boxes is not there, or another job is
+            running.
     """
     classifier = classifier_of(project)
     if classifier is None:
         raise InputError(say("There is no classifier yet: train one on the page Train first."))
-    which = "p.state IN ('none', 'given')" if again else "a.photo IS NULL"
-    found = project.rows(
-        "SELECT path FROM photos p LEFT JOIN answers a ON a.photo = p.id "
-        f"WHERE p.role = 'new' AND {which} ORDER BY p.path"
-    )
+    if boxes and not boxes.exists():
+        raise InputError(say("The boxes {path} are not there: choose them again, or none.", path=boxes))
+    which = "p.role = 'new' AND NOT EXISTS (SELECT 1 FROM answers WHERE photo = p.id)"
+    if again:  # also photos in whose place boxes stand; without boxes, those of which no box is decided
+        box = "EXISTS (SELECT 1 FROM photos b WHERE b.whole = p.id AND b.role = 'new' AND b.state "
+        waits = f"{box} = 'none')" if boxes else f"NOT {box} != 'none')"
+        which = f"(p.role = 'new' AND p.state IN ('none', 'given') OR p.role = 'aside' AND {waits})"
+    found = project.rows(f"SELECT path FROM photos p WHERE p.whole IS NULL AND {which} ORDER BY p.path")
     if not found:
         raise InputError(say("No photo waits for a name: add a folder of new photos first."))
 
@@ -167,7 +185,27 @@ def name(project: Project, *, again: bool = False) -> Job:
         return len(found)
 
     words = ["predict", str(classifier), "--list", "{job}/photos.txt", "--out", "{job}/answers.jsonl"]
-    return start(project, "predict", words, [], write, file="photos.txt")
+    more = ["--boxes", str(boxes)] if boxes else []
+    return start(project, "predict", words, more, write, file="photos.txt")
+
+
+def use_boxes(project: Project, path: Path) -> tuple[int, int, float]:
+    """Cut photos to the boxes of a file from now on, before they are named.
+
+    Returns:
+        How many of the new photos it lists, of how many, and the confidence from which on a box counts.
+
+    Raises:
+        InputError: it is no file of boxes.
+    """
+    from fieldmark.inference.inputs import Boxes
+
+    found = Boxes.read(path, None, _made_with(project).get("boxes", {}).get("threshold"))
+    paths = [
+        row[0] for row in project.rows("SELECT path FROM photos WHERE role != 'labelled' AND whole IS NULL")
+    ]
+    project.set(BOXES, str(path))
+    return len(found.detections.matched(paths)), len(paths), found.threshold
 
 
 def start(
@@ -214,17 +252,19 @@ def split_options(more: str) -> list[str]:
 
 def grown(project: Project) -> dict[str, Any]:
     """Return what the last extension changed: `provenance.grown` of the classifier; {} without one."""
+    return dict(_made_with(project).get("grown", {}))
+
+
+def _made_with(project: Project) -> dict[str, Any]:
+    """Return what the classifier was made from: its provenance; {} without one."""
     classifier = classifier_of(project)
-    if classifier is None:
-        return {}
-    found = io.read_json(classifier / "classifier.json").get("provenance", {}).get("grown", {})
-    return dict(found)
+    return dict(io.read_json(classifier / "classifier.json").get("provenance", {})) if classifier else {}
 
 
 def agreement(project: Project) -> tuple[int, int]:
     """Count the new photos with an answer and a person's label, and those where both are the same."""
     [row] = project.rows(
         "SELECT count(*), sum(a.name = p.label) FROM photos p JOIN answers a ON a.photo = p.id "
-        "WHERE p.role = 'new' AND p.state = 'person'"
+        "WHERE p.role = 'new' AND p.state = 'person' AND a.kind IS NULL"
     )
     return row[0], row[1] or 0

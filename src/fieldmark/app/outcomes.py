@@ -7,7 +7,7 @@ import json
 import threading
 from pathlib import Path
 
-from fieldmark.app import checking, jobs
+from fieldmark.app import answers, checking, jobs, likeness
 from fieldmark.app.jobs import Job
 from fieldmark.app.store import Project
 
@@ -32,7 +32,9 @@ def take_over(project: Project) -> list[Job]:
 def _take(project: Project, job: Job) -> bool:
     if job.kind == "predict" and (job.folder / "answers.jsonl").exists():
         lines = (job.folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()
-        project.keep_answers(map(json.loads, lines), Path(job.about["words"][1]).name)
+        classifier, looks = Path(job.about["words"][1]).name, likeness.looks_of(job.folder)
+        answers.keep(project, map(json.loads, lines), classifier, looks)
+        likeness.arrange(project)
     elif job.kind == "check" and job.state == "done":
         checking.take(project, job.folder / "check")
     elif job.kind in ("train", "grow") and job.state == "done":

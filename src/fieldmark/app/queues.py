@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from fieldmark.app.store import Project, Role
 from fieldmark.utils.languages import say, spoken, to_say
 
 By = Literal["species", "event", "doubt", "place"]
+Order = Literal["doubt", "likeness"]
 Which = Literal["open", "done", "all", "refused", "disagreements"]
 
 _CALLED = (
@@ -18,6 +19,7 @@ _CALLED = (
     f"'{wording.NOT_NAMED}')"
 )
 _EVENT = "coalesce(p.event, -p.id)"
+_PHOTOS = "count(DISTINCT coalesce(whole, id))"  # the boxes of a photo are one
 _DOUBTS = (
     (0.0, to_say("Not named yet")),
     (0.2, to_say("Very doubtful")),
@@ -26,6 +28,8 @@ _DOUBTS = (
     (2.0, to_say("Nearly certain")),
 )
 """Up to which margin between the first two labels an answer is called what."""
+_CASES = (f"WHEN coalesce(a.margin, -1) < {most} THEN {at}" for at, (most, _) in enumerate(_DOUBTS))
+_DOUBT = f"CASE {' '.join(_CASES)} END"
 
 
 MOST_ANSWERS = 5
@@ -43,6 +47,7 @@ class Query:
             decision; `refused` ones cannot be used.
         species: only those that are called so now; "": all.
         least: only answers of at least this probability; what bulk acceptance is of.
+        order: of a group: by `doubt`, but of an event by time; or by likeness, see `fieldmark.app.likeness`.
     """
 
     role: Role = "new"
@@ -50,6 +55,7 @@ class Query:
     which: Which = "open"
     species: str = ""
     least: float = 0.0
+    order: Order = "doubt"
 
 
 @dataclass(frozen=True)
@@ -69,24 +75,22 @@ class Wall:
 
 
 def wall(project: Project, query: Query) -> Wall:
-    """Return the photos that a query asks for; doubtful ones come first in each group.
-
-    Events stand by place and time.
-    """
+    """Return the photos that a query asks for; events stand by place and time."""
     if query.which == "disagreements":
         ids = tuple(each.photo for each in decisions.disagreements(project))
         return Wall(ids, (Group(say("Reviewers disagree"), len(ids)),) if ids else ())
     key, order = {
         "species": (_CALLED, f"{_CALLED} COLLATE NOCASE, {_CALLED}"),
         "event": (_EVENT, f"p.place, min(p.taken) OVER (PARTITION BY {_EVENT}), {_EVENT}"),
-        "doubt": ("coalesce(a.margin, -1)", "coalesce(a.margin, -1)"),
+        "doubt": (_DOUBT, _DOUBT),
         "place": ("coalesce(p.place, '')", "coalesce(p.place, '')"),
     }[query.by]
-    within = "p.taken, p.path" if query.by == "event" else "coalesce(a.margin, -1), p.path"
-    about = ", p.place, p.taken" if query.by == "event" else ""
+    within = "p.taken" if query.by == "event" else "coalesce(a.margin, -1)"
+    within = "a.likeness" if query.order == "likeness" else within
+    about = f", p.place, min(p.taken) OVER (PARTITION BY {_EVENT})" if query.by == "event" else ""
     found = project.rows(
         f"SELECT p.id, {key}{about} FROM photos p LEFT JOIN answers a ON a.photo = p.id "
-        f"WHERE p.role = ? AND {_which(query)} ORDER BY {order}, {within}",
+        f"WHERE p.role = ? AND {_which(query)} ORDER BY {order}, {within}, p.path",
         (query.role, *([query.species] if query.species else []), *([query.least] if query.least else [])),
     )
     return Wall(tuple(row[0] for row in found), _groups(project, query.by, found))
@@ -106,31 +110,26 @@ def _which(query: Query) -> str:
 
 def _groups(project: Project, by: By, rows: Sequence[tuple[Any, ...]]) -> tuple[Group, ...]:
     common = common_names(project) if by == "species" else {}
+    heads: dict[By, Callable[..., str]] = {
+        "event": lambda _, *about: _event(*about),
+        "species": lambda name: shown_name(name, common),
+        "doubt": lambda at: say(_DOUBTS[at][1]),
+        "place": lambda place: place or say("No place"),
+    }
     names: list[str] = []
     counts: list[int] = []
     last: object = None
     for _, key, *about in rows:
-        value = _doubt(key) if by == "doubt" else key
-        if not counts or value != last:  # there are many rows, and few groups
-            heads = {
-                "event": _event(*about),
-                "species": shown_name(str(value), common),
-                "doubt": say(str(value)),
-                "place": str(value or say("No place")),
-            }
-            names.append(heads[by])
+        if not counts or key != last:  # there are many rows, and few groups
+            names.append(heads[by](key, *about))
             counts.append(0)
-            last = value
+            last = key
         counts[-1] += 1
     return tuple(map(Group, names, counts))
 
 
 def _event(place: str = "", taken: str | None = None) -> str:
     return f"{place} · {taken[:16].replace('T', ' ')}" if taken else place
-
-
-def _doubt(margin: float) -> str:
-    return next(name for most, name in _DOUBTS if margin < most)
 
 
 def common_names(project: Project) -> dict[str, str]:
@@ -205,10 +204,19 @@ def progress(project: Project) -> dict[str, int]:
     return dict(zip(("photos", "named", "decided"), (each or 0 for each in row), strict=True))
 
 
+def boxes(project: Project) -> int:
+    """Count the boxes among the new photos."""
+    return int(
+        project.value(
+            "SELECT count(*) FROM photos WHERE role = 'new' AND reason IS NULL AND whole IS NOT NULL"
+        )
+    )
+
+
 def days(project: Project, role: Role) -> dict[str, int]:
     """Count the usable photos of each day, as YYYY-MM-DD on the camera's clock."""
     found = project.rows(
-        "SELECT replace(substr(taken, 1, 10), ':', '-'), count(*) FROM photos "
+        f"SELECT replace(substr(taken, 1, 10), ':', '-'), {_PHOTOS} FROM photos "
         "WHERE role = ? AND reason IS NULL AND (taken LIKE '____-__-__%' OR taken LIKE '____:__:__%') "
         "GROUP BY 1",
         (role,),
@@ -219,7 +227,7 @@ def days(project: Project, role: Role) -> dict[str, int]:
 def places(project: Project, role: Role) -> list[tuple[float, float, int]]:
     """Count the usable photos at each place that is known: latitude, longitude, photos."""
     found = project.rows(
-        "SELECT round(latitude, 4), round(longitude, 4), count(*) FROM photos "
+        f"SELECT round(latitude, 4), round(longitude, 4), {_PHOTOS} FROM photos "
         "WHERE role = ? AND reason IS NULL AND latitude IS NOT NULL AND longitude IS NOT NULL GROUP BY 1, 2",
         (role,),
     )

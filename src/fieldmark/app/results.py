@@ -18,15 +18,17 @@ from fieldmark.utils.languages import say
 
 @dataclass(frozen=True)
 class Observation:
-    """One photo with the name that counts: that of a person, else the classifier's where it is sure.
+    """One photo or box with the name that counts: that of a person, else the classifier's where it is sure.
 
     Attributes:
+        box: of a box: left, top, width and height as shares of the photo.
         by: `person` or `machine`; "" where there is no name.
         score: of the machine's name; None for a person's.
         event: the number of the event; photos of one event count as one visit.
     """
 
     file: str
+    box: tuple[float, float, float, float] | None
     species: str
     by: str
     reviewer: str
@@ -64,12 +66,13 @@ def observations(project: Project, *, persons_only: bool = False) -> list[Observ
             species, by, score = photo.name or "", "machine", photo.score
         reviewer = said.get(photo.id, ("", ""))[0] if person else ""
         place = (photo.place, photo.taken or "", photo.event)
-        found.append(Observation(str(photo.path), species, by, reviewer, score, *place, *about))
+        box = (photo.box.left, photo.box.top, photo.box.width, photo.box.height) if photo.box else None
+        found.append(Observation(str(photo.path), box, species, by, reviewer, score, *place, *about))
     return found
 
 
 def used_photos(project: Project) -> Iterator[tuple[Photo, tuple[float | None, float | None]]]:
-    """Yield the new photos that could be used, each with its latitude and longitude."""
+    """Yield the new photos and boxes that could be used, each with its latitude and longitude."""
     rows = project.rows(
         "SELECT id, latitude, longitude FROM photos WHERE role = 'new' AND reason IS NULL ORDER BY path"
     )
@@ -85,18 +88,26 @@ def animals(found: list[Observation]) -> list[Observation]:
 
 def counts(found: list[Observation]) -> list[tuple[str, int, int, int]]:
     """Return for each species its photos, its events, and how many of the photos a person named."""
-    photos = Counter(each.species for each in found if each.species)
+    photos = Counter(each.species for each in _photos(found) if each.species)
     events = Counter(
         species for species, _, _ in {(e.species, e.event, e.event is None and e.file) for e in found}
     )
-    persons = Counter(each.species for each in found if each.by == "person")
+    persons = Counter(each.species for each in _photos(found) if each.by == "person")
     return [(name, count, events[name], persons[name]) for name, count in photos.most_common()]
+
+
+def _photos(found: list[Observation]) -> list[Observation]:
+    """Return one observation of each species in a photo, that of a person first: boxes are not counted."""
+    first: dict[tuple[str, str], Observation] = {}
+    for each in sorted(found, key=lambda each: each.by != "person"):
+        first.setdefault((each.file, each.species), each)
+    return list(first.values())
 
 
 def by_place(found: list[Observation]) -> dict[str, Counter[str]]:
     """Count the photos of each species at each place."""
     table: dict[str, Counter[str]] = {}
-    for each in animals(found):
+    for each in _photos(animals(found)):
         table.setdefault(each.place, Counter())[each.species] += 1
     return dict(sorted(table.items()))
 
@@ -104,7 +115,7 @@ def by_place(found: list[Observation]) -> dict[str, Counter[str]]:
 def by_time(found: list[Observation], unit: str) -> dict[str, list[int]]:
     """Count the photos of each species by `hour` (24 numbers) or `month` (12) of the camera's clock."""
     table: dict[str, list[int]] = {}
-    for each in animals(found):
+    for each in _photos(animals(found)):
         if seconds_of(each.taken) is None:
             continue
         at = int(each.taken[11:13]) if unit == "hour" else int(each.taken[5:7]) - 1

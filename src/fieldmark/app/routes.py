@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,16 @@ walls: dict[str, Wall] = {}
 
 def add_routes(app: FastAPI, project: Project) -> None:
     """Add the routes; they are synchronous, so that each runs in a thread."""
+    thumbnails = pictures.thumbnails_of(project.folder)
 
     @app.get("/wall/{key}")
+    def wall(key: str) -> JSONResponse:
+        if key not in walls:
+            raise HTTPException(404)
+        found = walls[key]
+        return JSONResponse({"ids": found.ids, "groups": [asdict(each) for each in found.groups]})
+
+    @app.get("/wall/{key}/tiles")
     def tiles(key: str, start: int, count: int) -> JSONResponse:
         if key not in walls or start < 0 or not 0 < count <= _MOST:
             raise HTTPException(404)
@@ -35,13 +44,13 @@ def add_routes(app: FastAPI, project: Project) -> None:
     @app.get("/thumb/{number}.jpg")
     def thumb(number: int) -> Response:
         photo = project.photo(number)
-        data = pictures.thumbnail(project, photo) if photo else None
+        data = pictures.thumbnail(thumbnails, photo.picture) if photo else None
         return _jpeg(data)
 
     @app.get("/photo/{number}.jpg")
     def large(number: int) -> Response:
         photo = project.photo(number)
-        return _jpeg(pictures.picture(photo.path, pictures.LARGE) if photo else None)
+        return _jpeg(pictures.large(photo) if photo else None)
 
     @app.get("/report/{name}/report.html")
     def report(name: str) -> FileResponse:

@@ -1,6 +1,7 @@
 """A job in a process of its own: `python -m fieldmark.app.runner FOLDER WORD...` runs `fieldmark WORD...`.
 
-It is the ordinary command; only its progress is written into the log as well. The process belongs to no page
+It is the ordinary command; only its progress is written into the log as well, and photos that were named are
+measured for the order by likeness. The process belongs to no page
 and no application: both may end while it works on. That it works is told by the lock that it holds, which the
 operating system frees however it ends.
 """
@@ -19,6 +20,7 @@ from fieldmark.utils.logging import listening
 
 LOCK, RESULT, PROGRESS = "running", "result.json", "@progress"
 _EVERY = 0.5  # seconds between two lines of progress
+_REFUSED = 2  # exit code of `predict` where photos could not be used
 
 
 class _Progress:
@@ -50,15 +52,25 @@ def main(folder: Path, words: list[str]) -> int:
         sys.argv = ["fieldmark", *words]
         try:
             with listening(_Progress()):
-                runpy.run_module("fieldmark", run_name="__main__")
-            code = 0
-        except SystemExit as leave:
-            code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+                code = _run()
+                if words[0] == "predict" and code in (0, _REFUSED):
+                    from fieldmark.app import likeness
+
+                    likeness.measure(folder)
         except KeyboardInterrupt:
             code = 130
         finally:
             io.write_json(folder / RESULT, {"code": code, "ended": time.time()})
     return code
+
+
+def _run() -> int:
+    """Run the command that the arguments of this process say; return its exit code."""
+    try:
+        runpy.run_module("fieldmark", run_name="__main__")
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+    return 0
 
 
 if __name__ == "__main__":

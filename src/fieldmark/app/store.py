@@ -23,25 +23,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fieldmark.data.events import Shot, number_events, place_of
+from fieldmark.data.storage import places
+from fieldmark.data.storage.places import Box, Boxed
 from fieldmark.data.vernacular import common_names
 from fieldmark.utils.errors import InputError
-from fieldmark.utils.printable import printable
 
 if TYPE_CHECKING:
     from fieldmark.data.photos import PhotoTable
     from fieldmark.inference.inputs import InputPhoto
-    from fieldmark.inference.record import Record
 
 EMPTY = "empty"
 """The label of a photo without an animal, as the readers of tables know it."""
 
-Role = Literal["labelled", "new"]
+Role = Literal["labelled", "new", "aside"]
+"""What a photo or a box is there for: to learn from, or to be named. Aside are photos that boxes stand in
+place of, and boxes that the last naming did not have, see `fieldmark.app.answers`."""
 State = Literal["none", "given", "person", "unknown", "out"]
 """Of a photo's label: there is none, its folder or table gave it, a person did, a person does not know, or a
 person left the photo out of what is learned from."""
 
-_FILE, _VERSION = "project.sqlite", 1
-_SCHEMA = """
+_FILE = "project.sqlite"
+_SCHEMAS = (
+    """
 CREATE TABLE sources (id INTEGER PRIMARY KEY, path TEXT NOT NULL, role TEXT NOT NULL, added TEXT NOT NULL,
     UNIQUE (path, role));
 CREATE TABLE photos (id INTEGER PRIMARY KEY, source INTEGER NOT NULL, role TEXT NOT NULL,
@@ -57,15 +60,28 @@ CREATE TABLE changes (action INTEGER NOT NULL, photo INTEGER NOT NULL, label_bef
     label TEXT, state TEXT NOT NULL, PRIMARY KEY (action, photo)) WITHOUT ROWID;
 CREATE INDEX changes_of ON changes (photo, action);
 CREATE INDEX photos_by ON photos (role, label);
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)
+""",
+    """
+ALTER TABLE photos ADD COLUMN whole INTEGER;
+ALTER TABLE answers ADD COLUMN kind TEXT;
+ALTER TABLE answers ADD COLUMN look INTEGER;
+ALTER TABLE answers ADD COLUMN likeness INTEGER;
+CREATE INDEX boxes_of ON photos (whole)
+""",
+)
+"""What each version of the file adds to the one before. `whole`: of a box, the number of its photo; `kind`:
+blank, human or vehicle, where the boxes of a photo say so and the classifier was not asked; `look` and
+`likeness`: see `fieldmark.app.likeness`."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo of a project, with what is known of it.
+    """One photo of a project, or a box of one, with what is known of it.
 
     Attributes:
+        path: the file.
+        box: of a row that is a box: where it is in the photo.
         label: what a person or its folder calls it; None: no label.
         name: the most probable label of the classifier; None: not named yet.
         score: its probability.
@@ -75,6 +91,7 @@ class Photo:
 
     id: int
     path: Path
+    box: Box | None
     role: Role
     reason: str | None
     label: str | None
@@ -86,6 +103,11 @@ class Photo:
     score: float | None
     sure: bool
     record: dict[str, Any]
+
+    @property
+    def picture(self) -> Path | Boxed:
+        """Return what is looked at: the photo, or the crop of the box."""
+        return Boxed(self.path, self.box) if self.box else self.path
 
 
 def now() -> str:
@@ -125,14 +147,13 @@ class Project:
             raise InputError(
                 f"{file} is not a project of fieldmark ({error}): name another folder."
             ) from error
-        if version > _VERSION:
+        if version > len(_SCHEMAS):
             raise InputError(f"{file} is of a later version of fieldmark: update fieldmark.")
-        if not version:
+        if version < len(_SCHEMAS):
             with self.changing() as db:
-                for statement in _SCHEMA.split(";\n"):
-                    if statement.strip():
-                        db.execute(statement)
-                db.execute(f"PRAGMA user_version={_VERSION}")
+                for statement in ";\n".join(_SCHEMAS[version:]).split(";\n"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version={len(_SCHEMAS)}")
 
     def close(self) -> None:
         """Close the file."""
@@ -256,40 +277,6 @@ class Project:
             pairs = [(number, row[0]) for number, row in zip(numbers, found, strict=True)]
             db.executemany("UPDATE photos SET event = ? WHERE id = ?", pairs)
 
-    def keep_answers(self, records: Iterable[Record], classifier: str) -> int:
-        """Keep the answers of a classifier, by the names of the photos; return how many."""
-        ids = {printable(path): number for path, number in self.rows("SELECT path, id FROM photos")}
-        kept, known, refused = [], [], []
-        for each in records:
-            number = ids.get(each["file_name"])
-            if number is None:
-                continue
-            if "rejected" in each:
-                refused.append((each["rejected"], number))
-                continue
-            labels = each.get("labels", [])
-            scores = [label["score"] for label in labels] + [0.0, 0.0]
-            first = labels[0]["name"] if labels else None
-            about = (
-                each["name"],
-                scores[0],
-                scores[0] - scores[1],
-                each["sure"],
-                json.dumps(each, ensure_ascii=False),
-            )
-            kept.append((number, classifier, first, *about))
-            known.append((each.get("taken"), each.get("latitude"), each.get("longitude"), number))
-        with self.changing() as db:
-            db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", kept)
-            db.executemany(
-                "UPDATE photos SET reason = NULL, taken = coalesce(taken, ?), "
-                "latitude = coalesce(latitude, ?), longitude = coalesce(longitude, ?) WHERE id = ?",
-                known,
-            )
-            db.executemany("UPDATE photos SET reason = ? WHERE id = ?", refused)
-        self.find_events()
-        return len(kept)
-
     def photo(self, number: int) -> Photo | None:
         """Return one photo."""
         return next(iter(self.photos([number])), None)
@@ -300,14 +287,16 @@ class Project:
         for start in range(0, len(ids), 500):
             some = ids[start : start + 500]
             for row in self.rows(
-                "SELECT p.id, path, role, reason, label, state, place, taken, event, a.name, a.score, "
+                "SELECT p.id, path, whole, role, reason, label, state, place, taken, event, a.name, a.score, "
                 "a.sure, a.record FROM photos p LEFT JOIN answers a ON a.photo = p.id "
                 f"WHERE p.id IN ({','.join('?' * len(some))})",
                 some,
             ):
-                number, path, *about, sure, record = row
+                number, text, whole, *about, sure, record = row
+                place = places.at(Path(), text) if whole else Path(text)
+                file = (place.photo, place.box) if isinstance(place, Boxed) else (place, None)
                 known = json.loads(record) if record else {}
-                found[number] = Photo(number, Path(path), *about, bool(sure), known)  # type: ignore[call-arg]
+                found[number] = Photo(number, *file, *about, bool(sure), known)  # type: ignore[call-arg]
         return [found[each] for each in ids if each in found]
 
     def names(self) -> list[str]:

@@ -17,7 +17,8 @@ def suggest(project: Project, count: int = AT_ONCE) -> tuple[int, ...]:
         "SELECT id FROM (SELECT p.id, a.margin, row_number() OVER "
         "(PARTITION BY coalesce(p.event, -p.id) ORDER BY a.margin, p.path) AS number "
         "FROM photos p JOIN answers a ON a.photo = p.id "
-        "WHERE p.role = 'new' AND p.reason IS NULL AND p.state = 'none' AND coalesce(p.event, -p.id) NOT IN "
+        "WHERE p.role = 'new' AND p.reason IS NULL AND p.state = 'none' AND a.kind IS NULL "
+        "AND coalesce(p.event, -p.id) NOT IN "
         "(SELECT coalesce(event, -id) FROM photos WHERE role = 'new' AND state IN ('person', 'unknown'))) "
         "WHERE number = 1 ORDER BY margin LIMIT ?",
         (count,),

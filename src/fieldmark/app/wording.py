@@ -42,7 +42,10 @@ _ACTIONS = (
     to_say("accepted"),
     to_say("left out"),
 )
-_LABELS = {NOT_NAMED: to_say("not named"), UNKNOWN: to_say("unknown"), EMPTY: to_say("empty")}
+_LABELS = {
+    **{NOT_NAMED: to_say("not named"), UNKNOWN: to_say("unknown"), EMPTY: to_say("empty")},
+    **{"human": to_say("human"), "vehicle": to_say("vehicle")},
+}
 
 
 def reason(value: str) -> str:

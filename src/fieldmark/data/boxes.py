@@ -11,7 +11,7 @@ import polars as pl
 
 from fieldmark.data.detections import USUAL_THRESHOLD, Detection, Detections, check_matched
 from fieldmark.data.photos import IS_HARD, IS_KEPT, KEPT, REJECTED, SCHEMA, PhotoTable
-from fieldmark.data.storage.places import boxed_text
+from fieldmark.data.storage.places import Boxed, boxed_text
 from fieldmark.data.taxonomy import name_key
 from fieldmark.utils.errors import InputError, RejectReason
 from fieldmark.utils.typing import BoolArray, FloatArray
@@ -57,10 +57,13 @@ class Threshold:
 def of_photos(table: PhotoTable, detections: Detections) -> Detections:
     """Return the boxes of the photos of a table, by the photos' own paths, and say how many have none.
 
+    Rows that are boxes already need none.
+
     Raises:
         InputError: the file has boxes for none of the photos.
     """
-    paths = table.frame.filter(IS_KEPT | IS_HARD)["path"].to_list()
+    rows = table.frame.filter(IS_KEPT | IS_HARD)["path"].to_list()
+    paths = [path for path in rows if not _is_box(table, path)]
     found = detections.matched(paths)
     check_matched(len(found), len(paths))
     return replace(detections, of_file=found)
@@ -113,7 +116,7 @@ def cropped(table: PhotoTable, detections: Detections, threshold: float) -> Phot
 
     The boxes of a photo are in one group. A box has the label that the file gives it, if that is a name of
     the table's taxonomy, else the photo's. Photos of people and vehicles, and those without a box from
-    the threshold on, are rejected.
+    the threshold on, are rejected. A row that is a box already stays as it is.
     """
     names = ((name, taxon.id) for taxon in table.taxonomy for name in (taxon.common_name, taxon.name) if name)
     named = {name_key(name): taxon_id for name, taxon_id in names}
@@ -121,10 +124,18 @@ def cropped(table: PhotoTable, detections: Detections, threshold: float) -> Phot
     rows = [
         new
         for row in photos.iter_rows(named=True)
-        for new in _rows_of(row, detections.of_file.get(row["path"], ()), threshold, named)
+        for new in (
+            [row]
+            if _is_box(table, row["path"])
+            else _rows_of(row, detections.of_file.get(row["path"], ()), threshold, named)
+        )
     ]
     frame = pl.concat([pl.DataFrame(rows, schema=SCHEMA), others])
     return replace(_without_people(table.with_frame(frame)), box_threshold=threshold)
+
+
+def _is_box(table: PhotoTable, path: str) -> bool:
+    return isinstance(table.file_of(path), Boxed)
 
 
 def _rows_of(

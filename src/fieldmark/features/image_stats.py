@@ -29,7 +29,8 @@ _KIND = "looks-1"  # the key in the feature cache; increase it when the numbers 
 _NUMBERS = 11
 _BATCH = 256
 _HASHED = 32  # side of the image that is hashed
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""What red, green and blue add to grey (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def fill(cache: FeatureCache, target: FeatureCache, photos: Sequence[PhotoFile])
 
 def measure(crop_SS3: ByteArray) -> FloatArray:
     """Compute eight bytes of the hash, brightness, contrast and blur; shape (11,)."""
-    grey_SS = crop_SS3 @ _LUMA
+    grey_SS = crop_SS3 @ LUMA
     numbers = (np.percentile(grey_SS, 95) / 255, grey_SS.std() / 255, blur(grey_SS))
     return np.concatenate([perceptual_hash(grey_SS), np.array(numbers)]).astype(np.float32)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, Required, TypedDict
+from typing import Literal, NotRequired, Required, TypedDict
 
 from fieldmark.data import events, images
 from fieldmark.data.detections import Category, Detection
@@ -32,6 +32,7 @@ class BoxRecord(TypedDict):
     category: Category
     confidence: float
     box: list[float]
+    size: NotRequired[list[int]]  # of the photo that it was drawn in, see `Box`; where that is known
 
 
 class EventRecord(TypedDict):
@@ -225,10 +226,15 @@ def prediction_record(prediction: Prediction, among: int) -> Record:
 
 def key_of(record: Record) -> str:
     """Return what `InputPhoto.key` of the photo, or of the box, is."""
-    if (found := record.get("detection")) is None:
-        return record["file_name"]
+    found = record.get("detection")
+    return record["file_name"] if found is None else boxed_text(record["file_name"], box_in(found))
+
+
+def box_in(found: BoxRecord) -> Box:
+    """Return the box of which `box_record` is."""
     left, top, width, height = found["box"]
-    return boxed_text(record["file_name"], Box(left, top, width, height))
+    wide, high = found.get("size", (0, 0))
+    return Box(left, top, width, height, (wide, high) if wide else None)
 
 
 def event_id(record: Record) -> str:
@@ -241,7 +247,8 @@ def box_record(found: Detection) -> BoxRecord:
     """Return a box as a JSON object."""
     box = found.box
     sides = [box.left, box.top, box.width, box.height]
-    return {"category": found.category, "confidence": round(found.confidence, 6), "box": sides}
+    record: BoxRecord = {"category": found.category, "confidence": round(found.confidence, 6), "box": sides}
+    return record | {"size": list(box.size)} if box.size else record
 
 
 def _exif(place: Place, timed: Timed) -> images.Exif:

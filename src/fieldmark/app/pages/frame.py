@@ -65,6 +65,9 @@ Way = Literal["undo", "redo"]
 _WAYS: dict[Way, str] = {"undo": to_say("Undo"), "redo": to_say("Redo")}  # by the names of their icons
 R = TypeVar("R")
 
+KEYS_TO_WALL = "() => document.querySelector('.fm-wall.acts')?.dispatchEvent(new Event('take'))"
+"""What a menu does in the page when it closes: the next keys are for the wall, if there is one."""
+
 
 async def in_thread(call: Callable[..., R], *arguments: object) -> R:
     """Call a function that takes long, while the page goes on."""
@@ -150,11 +153,12 @@ def _bar(project: Project, path: str, refresh: Callable[[], object]) -> None:
         for way, word in _WAYS.items():
             _tool(way, say(word), partial(stepped, way))
         _tool("contrast", say("Light or dark"), look)
-        with _tool("language", say("Language")), ui.menu(), ui.list().props("dense"):
+        with _tool("language", say("Language")), ui.menu() as menu, ui.list().props("dense"):
             chosen = project.setting(languages.SETTING)
             for code, name in {"": say("As in the browser"), **languages.LANGUAGES}.items():
                 item = ui.item(name, on_click=lambda code=code: _choose_language(project, code))
                 item.props(f"{'active' * (code == chosen)} lang={code or languages.spoken()}")
+        menu.on("before-hide", js_handler=KEYS_TO_WALL)
         _tool("person", say("Who reviews"), lambda: _ask_reviewer(project))
 
 

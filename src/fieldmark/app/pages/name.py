@@ -13,7 +13,7 @@ from fieldmark.app.pages.overview import when_and_where
 from fieldmark.app.pages.picker import pick
 from fieldmark.app.store import Project
 from fieldmark.app.watching import SETTING
-from fieldmark.utils.languages import number, say, say_count
+from fieldmark.utils.languages import number, percent, say, say_count
 
 
 def show(project: Project) -> None:
@@ -41,7 +41,8 @@ def show(project: Project) -> None:
 
             def start(again: bool) -> None:
                 with saying_errors():
-                    learning.name(project, again=again)
+                    boxes = project.setting(learning.BOXES)
+                    learning.name(project, again=again, boxes=Path(boxes) if boxes else None)
                     said = say("Naming has started. You may close this page; it goes on.")
                     ui.notify(said, type="positive")
 
@@ -53,6 +54,7 @@ def show(project: Project) -> None:
                     say("With the newest classifier: all photos that no person has named")
                 )
 
+            _boxes(project)
             _watch(project)
 
         def done(_job: Job) -> None:
@@ -69,6 +71,48 @@ def _added(added: int, known: int) -> str:
     if not known:
         return f"{said}."
     return f"{said}; {say_count('{count} is known already.', '{count} are known already.', known)}"
+
+
+def _boxes(project: Project) -> None:
+    """Add the file of boxes: which one it is, and the choice of another one or none."""
+
+    async def take(path: Path) -> None:
+        note = ui.notification(say("Reading {folder} …", folder=path.name), spinner=True, timeout=None)
+        with saying_errors():
+            listed, photos, share = await in_thread(learning.use_boxes, project, path)
+            ui.notify(
+                say(
+                    "It lists {listed} of {photos}; a box counts from a confidence of {share} on.",
+                    listed=listed,
+                    photos=wording.photos(photos),
+                    share=percent(share),
+                ),
+                type="positive" if listed or not photos else "warning",
+            )
+        note.dismiss()
+        look()
+
+    def choose() -> None:
+        pick(say("File of boxes, such as that of MegaDetector"), project.setting("new folder"), take)
+
+    def leave() -> None:
+        project.set(learning.BOXES, "")
+        look()
+
+    def look() -> None:
+        path = project.setting(learning.BOXES)
+        none.visible = bool(path)
+        said.text = (
+            say("Each box of an animal in {path} is named, and reviewed, as a photo of its own.", path=path)
+            if path
+            else say("Photos are named as a whole. With a file of boxes, each animal is named apart.")
+        )
+
+    with ui.row().classes("items-center gap-3"):
+        ui.button(say("Choose boxes"), icon="crop_free", on_click=choose).props("outline")
+        none = ui.button(say("No boxes"), icon="close", on_click=leave).props("outline")
+        said = ui.label().classes("fm-dim break-all")
+    look()
 
 
 def _watch(project: Project) -> None:
@@ -125,6 +169,10 @@ def state(project: Project) -> None:
             decided=found["decided"],
         )
     )
+    if boxes := queues.boxes(project):
+        ui.label(
+            say_count("{count} of them is a box of an animal", "{count} of them are boxes of animals", boxes)
+        ).classes("fm-dim")
     if refused:
         ui.label(say("Refused: {reasons}", reasons=wording.counted_reasons(refused))).classes("fm-dim")
     counts = [row for row in queues.species_counts(project, "new") if row[0] != wording.NOT_NAMED]

@@ -12,7 +12,7 @@ from fieldmark.app.pages.frame import heading
 from fieldmark.inference.inputs import SUFFIXES
 from fieldmark.utils.languages import say, say_count
 
-_LISTS = (".csv", ".tsv", ".json", ".json.gz", ".parquet")
+_LISTS = (".csv", ".tsv", ".xlsx", ".json", ".json.gz", ".parquet")
 _MOST = 500  # entries that are shown of a folder
 
 

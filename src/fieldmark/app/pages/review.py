@@ -8,7 +8,16 @@ from collections.abc import Mapping, Sequence
 from nicegui import ui
 
 from fieldmark.app import decisions, learning, pictures, queues, wording
-from fieldmark.app.pages.frame import frame, heading, in_thread, reviewer, saying_errors, species_input, step
+from fieldmark.app.pages.frame import (
+    KEYS_TO_WALL,
+    frame,
+    heading,
+    in_thread,
+    reviewer,
+    saying_errors,
+    species_input,
+    step,
+)
 from fieldmark.app.pages.wall import Act, PhotoWall
 from fieldmark.app.queues import Query, Wall
 from fieldmark.app.store import EMPTY, Photo, Project
@@ -20,6 +29,7 @@ _BY = {
     "doubt": to_say("Doubt"),
     "place": to_say("Place"),
 }
+_ORDER = {"doubt": to_say("Doubtful first"), "likeness": to_say("Alike together")}
 _WHICH = {
     "open": to_say("To review"),
     "done": to_say("Reviewed"),
@@ -64,9 +74,14 @@ class Review:
         """Add the elements of the page."""
         with ui.row().classes("items-center gap-3 w-full"):
             self.which = ui.toggle(_said(_WHICH), value="open", on_change=self.refresh).props("no-caps")
+            self.which.classes("fm-toggle")
             self.which.props["aria-label"] = say("Which photos")
             self.by = ui.select(_said(_BY), value="species", label=say("Grouped by"), on_change=self.refresh)
             self.by.props("outlined dense").classes("w-36")
+            self.order = ui.select(_said(_ORDER), value="doubt", label=say("Order"), on_change=self.refresh)
+            self.order.props("outlined dense").classes("w-48")
+            for select in (self.by, self.order):
+                select.on("popup-hide", js_handler=KEYS_TO_WALL)
             self.least = ui.number(say("Accept all from"), value=95, min=0, max=100, suffix="%", step=1)
             self.least.props("outlined dense").classes("w-36")
             ui.button(say("Accept"), icon="done_all", on_click=self.accept_bulk).props("outline")
@@ -106,7 +121,8 @@ class Review:
 
     def wanted(self) -> Wall:
         """Return the photos to show."""
-        return queues.wall(self.project, Query("new", self.by.value, self.which.value))
+        query = Query("new", self.by.value, self.which.value, order=self.order.value)
+        return queues.wall(self.project, query)
 
     def refresh(self) -> None:
         """Show the photos that are to be shown now."""
@@ -243,7 +259,7 @@ class Review:
         classifier, photo = learning.classifier_of(self.project), self.photo
         if classifier is None or photo is None:
             return
-        found = await in_thread(pictures.alike, classifier, photo.path)
+        found = await in_thread(pictures.alike, classifier, photo.picture)
         self.alike_box.clear()
         with self.alike_box:
             if not found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from nicegui import ui
@@ -58,7 +58,6 @@ class PhotoWall(ui.element, component=STATIC / "wall.js"):
     ) -> None:
         super().__init__()
         self._key = secrets.token_hex(8)
-        self.ids: tuple[int, ...] = ()
         none = none or say("Nothing is left here.")
         self._props |= {"label": label, "acts": on_act is not None, "drag": drag, "none": none}
         self._props["words"] = {
@@ -66,14 +65,7 @@ class PhotoWall(ui.element, component=STATIC / "wall.js"):
             "all_of": say("Select all of {group}"),
             "not_named": wording.species(wording.NOT_NAMED),
         }
-        self._props |= {
-            "field": field,
-            "wall": "",
-            "groups": [],
-            "total": 0,
-            "brightness": 1,
-            "side_wanted": 168,
-        }
+        self._props |= {"field": field, "wall": "", "total": 0, "brightness": 1, "side_wanted": 168}
         self.on("look", lambda event: on_look(event.args["id"], event.args["chosen"]))
         if on_act is not None:
             self.on("act", lambda event: on_act(_act(event.args)))
@@ -83,9 +75,8 @@ class PhotoWall(ui.element, component=STATIC / "wall.js"):
         """Show other photos, from the top."""
         walls.pop(self._key, None)
         self._key = secrets.token_hex(8)
-        walls[self._key], self.ids = wall, wall.ids
+        walls[self._key] = wall
         self._props |= {"wall": self._key, "total": len(wall.ids)}
-        self._props["groups"] = [asdict(each) for each in wall.groups]
         self.update()
 
     def fresh(self) -> None:

@@ -1,11 +1,14 @@
-// A wall of photos: only what is on the screen, and one screen around it, is in the page.
+// A wall of photos: only what is on the screen, and one screen around it, is in the page. The ids of all photos
+// and the groups are fetched once: as properties they would be sent again with every change of one, and watched
+// by Vue one by one.
 const HEAD = 44, GAP = 8, CAPTION = 40, PAGE = 100;
+const HELD = 1000;  // milliseconds
 
 export default {
   template: `
-    <div class="fm-wall" ref="box" tabindex="0" role="grid" :aria-label="label" :aria-rowcount="lines.length"
-         :aria-activedescendant="total ? 'fm-tile-' + focus : null"
-         @scroll.passive="look" @keydown="key">
+    <div class="fm-wall" :class="{acts}" ref="box" tabindex="0" role="grid" :aria-label="label" :aria-rowcount="lines.length"
+         :aria-activedescendant="ids.length ? 'fm-tile-' + focus : null"
+         @scroll.passive="look" @keydown="key" @take="takeKeys">
       <div v-if="!total" class="fm-none" role="row"><div role="gridcell">{{ none }}</div></div>
       <div class="fm-space" :style="{height: height + 'px'}" role="presentation">
         <template v-for="line in shown" :key="line.key">
@@ -16,8 +19,8 @@ export default {
           </div>
           <div v-else role="row" class="fm-line" :style="{top: line.top + 'px'}">
             <div v-for="at in line.items" :key="at" :id="'fm-tile-' + at" role="gridcell" class="fm-tile" :data-id="tile(at).id"
-                 :class="[tile(at).state, {focus: at === focus, chosen: chosen.has(tile(at).id)}]"
-                 :style="{width: side + 'px'}" :aria-selected="chosen.has(tile(at).id) ? 'true' : 'false'"
+                 :class="[tile(at).state, {focus: at === focus, chosen: chosen.has(ids[at])}]"
+                 :style="{width: side + 'px'}" :aria-selected="chosen.has(ids[at]) ? 'true' : 'false'"
                  :draggable="drag" @dragstart="start($event, at)" @click="click($event, at)" @dblclick="zoom(at)">
               <img v-if="tile(at).id" :src="'/thumb/' + tile(at).id + '.jpg'" :alt="alt(at)" decoding="async"
                    :style="{height: side + 'px', filter: light}" @error="gone($event)">
@@ -30,10 +33,10 @@ export default {
         </template>
       </div>
     </div>`,
-  props: {wall: String, groups: Array, total: Number, side_wanted: Number, brightness: Number, acts: Boolean,
+  props: {wall: String, total: Number, side_wanted: Number, brightness: Number, acts: Boolean,
           drag: Boolean, label: String, none: String, field: String, words: Object},
   data() {
-    return {tiles: {}, asked: {}, top: 0, seen: 800, columns: 4, side: 160, focus: 0, anchor: 0,
+    return {ids: [], groups: [], tiles: {}, asked: {}, top: 0, seen: 800, columns: 4, side: 160, focus: 0, anchor: 0,
             chosen: new Set(), version: 0, language: document.documentElement.lang};
   },
   computed: {
@@ -61,21 +64,51 @@ export default {
     shown() { return this.lines.slice(this.from, this.to + 1); },
   },
   watch: {
-    wall() { this.tiles = {}; this.asked = {}; this.chosen = new Set(); this.focus = 0; this.$refs.box.scrollTop = 0;
-             this.top = 0; this.$nextTick(() => { this.measure(); this.tell(); }); },
+    wall() { this.read(); },
     shown() { this.load(); },
     side_wanted() { this.measure(); },
   },
   mounted() {
     this.watcher = new ResizeObserver(() => this.measure());
     this.watcher.observe(this.$refs.box);
-    this.measure();
-    this.load();
-    if (this.acts) this.$refs.box.focus({preventScroll: true});
-    document.addEventListener('keydown', this.typed);
+    this.read();
+    this.listeners = [['keydown', this.typed], ['focusin', this.hold], ['keydown', this.release, true],
+                      ['pointerdown', this.release, true]];
+    for (const each of this.listeners) document.addEventListener(...each);
   },
-  unmounted() { this.watcher.disconnect(); document.removeEventListener('keydown', this.typed); },
+  unmounted() {
+    this.watcher.disconnect();
+    for (const each of this.listeners) document.removeEventListener(...each);
+  },
   methods: {
+    // Show another wall from its top; the keys are for it, unless someone is typing.
+    async read() {
+      const wall = this.wall;
+      Object.assign(this, {ids: [], groups: [], tiles: {}, asked: {}, chosen: new Set(), focus: 0, anchor: 0, top: 0});
+      this.$refs.box.scrollTop = 0;
+      if (this.acts && !document.activeElement?.matches('input:not([readonly]), textarea')) this.takeKeys();
+      const found = await this.fetchWall(wall);
+      if (!found || wall !== this.wall || !this.$refs.box) return;
+      this.ids = Object.freeze(found.ids);
+      this.groups = Object.freeze(found.groups.map(Object.freeze));
+      this.measure();
+      this.tell();
+    },
+    async fetchWall(wall) {
+      try {
+        const answer = wall && await fetch(`/wall/${wall}`);
+        return answer?.ok ? await answer.json() : null;
+      } catch (error) { return null; }  // the page is being left
+    },
+    takeKeys() {
+      this.held = performance.now() + HELD;
+      this.$refs.box.focus({preventScroll: true});
+    },
+    // Quasar gives the focus back to a menu's button when the menu has faded out, some time after the choice.
+    hold(event) {
+      const own = event.target === this.$refs.box || event.target.closest('.q-menu, .q-dialog');
+      if (!own && performance.now() < this.held) this.$refs.box.focus({preventScroll: true});
+    },
     measure() {
       const box = this.$refs.box, wide = box.clientWidth - 4;
       const wanted = Math.min(this.side_wanted || 168, Math.max(96, wide / 2 - GAP));
@@ -115,10 +148,9 @@ export default {
     async fetchPage(number) {
       const wall = this.wall, start = number * PAGE;
       try {
-        const answer = await fetch(`/wall/${wall}?start=${start}&count=${PAGE}`);
+        const answer = await fetch(`/wall/${wall}/tiles?start=${start}&count=${PAGE}`);
         if (!answer.ok || wall !== this.wall) return;
         (await answer.json()).forEach((tile, i) => { this.tiles[start + i] = Object.freeze(tile); });
-        if (!this.told && this.tiles[this.focus]) { this.told = true; this.tell(); }
       } catch (error) { delete this.asked[number]; }
     },
     fresh() { this.version++; this.load(); },
@@ -126,17 +158,19 @@ export default {
     clear() { this.chosen = new Set(); this.tell(); },
     // Ask the server for an action, and go on at once: a fast next key must not meet the photo before.
     act(act, name = '') {
-      const ids = this.ids(), at = this.tile(this.focus);
+      const ids = this.meant(), at = this.tile(this.focus);
       if (/^number/.test(act) && !(Number(act.slice(6)) <= at.answers)) return;
       if (!ids.length && !['undo', 'redo'].includes(act)) return;
-      this.$emit('act', {act, name, ids, focus: at.id || null});
+      this.$emit('act', {act, name, ids, focus: this.ids[this.focus] ?? null});
       if (act === 'zoom') return;
       if (['undo', 'redo'].includes(act)) { this.clear(); return; }
       let next = this.focus + 1;  // after an event or another group: the first photo behind it
-      while (next < this.total && this.chosen.has(this.tile(next).id)) next++;
+      while (next < this.ids.length && this.chosen.has(this.ids[next])) next++;
       this.chosen = new Set();
       this.move(next - this.focus, false);
     },
+    // A person moves the focus.
+    release(event) { if (event.type === 'pointerdown' || ['Tab', '/', 'n', 'z'].includes(event.key)) this.held = 0; },
     // Enter in the field for another name: the name is for the wall, and so is the next key.
     typed(event) {
       if (!this.field || event.key !== 'Enter' || event.isComposing || !event.target.matches(this.field)) return;
@@ -145,45 +179,41 @@ export default {
       input.value = '';
       input.dispatchEvent(new Event('input', {bubbles: true}));
       this.act('call', name);
-      this.$refs.box.focus({preventScroll: true});
+      this.takeKeys();
       event.preventDefault();
     },
     // What is chosen; without a choice the photo in focus.
-    ids() {
-      if (this.chosen.size) return [...this.chosen];
-      return this.tile(this.focus).id ? [this.tile(this.focus).id] : [];
-    },
-    tell() { this.$emit('look', {id: this.tile(this.focus).id || null, chosen: [...this.chosen]}); },
+    meant() { return this.chosen.size ? [...this.chosen] : this.ids.slice(this.focus, this.focus + 1); },
+    tell() { this.$emit('look', {id: this.ids[this.focus] ?? null, chosen: [...this.chosen]}); },
     click(event, at) {
-      this.$refs.box.focus({preventScroll: true});
-      const id = this.tile(at).id;
+      this.takeKeys();
+      const id = this.ids[at];
       if (event.shiftKey) {
         const [a, b] = [Math.min(this.anchor, at), Math.max(this.anchor, at)];
         this.chooseRange(a, b);
       } else if (event.ctrlKey || event.metaKey) { this.toggle(id); this.anchor = at; }
-      else { if (!this.acts) { this.chosen = new Set(id ? [id] : []); } this.anchor = at; }
+      else { if (!this.acts) { this.chosen = new Set([id]); } this.anchor = at; }
       this.focus = at;
       this.tell();
     },
-    toggle(id) { if (!id) return; this.chosen.has(id) ? this.chosen.delete(id) : this.chosen.add(id); },
-    async chooseRange(from, to) {
-      for (let page = Math.floor(from / PAGE); page <= Math.floor(to / PAGE); page++) await this.page(page);
-      for (let at = from; at <= to; at++) if (this.tile(at).id) this.chosen.add(this.tile(at).id);
+    toggle(id) { this.chosen.has(id) ? this.chosen.delete(id) : this.chosen.add(id); },
+    chooseRange(from, to) {
+      this.chosen = new Set([...this.chosen, ...this.ids.slice(from, to + 1)]);
       this.tell();
     },
     chooseGroupInFocus() {
       const head = this.lines.findLast(each => each.head && each.first <= this.focus);
       if (head) this.chooseGroup(head);
     },
-    chooseGroup(line) { this.chooseRange(line.first, line.first + line.count - 1); this.$refs.box.focus(); },
+    chooseGroup(line) { this.chooseRange(line.first, line.first + line.count - 1); this.takeKeys(); },
     start(event, at) {
-      if (!this.chosen.has(this.tile(at).id)) { this.chosen = new Set([this.tile(at).id]); this.tell(); }
+      if (!this.chosen.has(this.ids[at])) { this.chosen = new Set([this.ids[at]]); this.tell(); }
       event.dataTransfer.setData('text/plain', [...this.chosen].join(','));
       event.dataTransfer.effectAllowed = 'move';
     },
-    zoom(at) { this.focus = at; this.tell(); this.$emit('act', {act: 'zoom', name: '', ids: [], focus: this.tile(at).id}); },
+    zoom(at) { this.focus = at; this.tell(); this.$emit('act', {act: 'zoom', name: '', ids: [], focus: this.ids[at]}); },
     move(by, extend) {
-      const to = Math.max(0, Math.min(this.total - 1, this.focus + by));
+      const to = Math.max(0, Math.min(this.ids.length - 1, this.focus + by));
       if (extend) this.chooseRange(Math.min(this.focus, to), Math.max(this.focus, to));
       this.focus = this.anchor = to;
       const line = this.lines.find(each => !each.head && each.items[0] <= to && to <= each.items[each.items.length - 1]);
@@ -196,12 +226,12 @@ export default {
     key(event) {
       const steps = {ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.columns, ArrowUp: -this.columns,
                      PageDown: this.columns * 4, PageUp: -this.columns * 4, Home: -this.total, End: this.total};
-      if (event.target !== this.$refs.box || event.altKey) return;
+      if (event.target !== this.$refs.box || event.altKey || !this.ids.length) return;
       if (event.key in steps) this.move(steps[event.key], event.shiftKey);
-      else if (event.key === ' ' || event.key === 'x') { this.toggle(this.tile(this.focus).id); this.tell(); }
+      else if (event.key === ' ' || event.key === 'x') { this.toggle(this.ids[this.focus]); this.tell(); }
       else if (event.key === 'Escape') this.clear();
       else if (event.key === 'e' && !event.ctrlKey && !event.metaKey) this.chooseGroupInFocus();
-      else if ((event.ctrlKey || event.metaKey) && event.key === 'a') this.chooseRange(0, this.total - 1);
+      else if ((event.ctrlKey || event.metaKey) && event.key === 'a') this.chooseRange(0, this.ids.length - 1);
       else if ((event.ctrlKey || event.metaKey) && ['z', 'y'].includes(event.key))
         this.act(event.key === 'z' ? 'undo' : 'redo');
       else if (event.ctrlKey || event.metaKey || !this.acts) return;

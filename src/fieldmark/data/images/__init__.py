@@ -61,7 +61,7 @@ def read_bytes(place: Place) -> bytes:
     data = places.read(place, MAX_BYTES)
     if isinstance(place, places.Boxed):
         digest, box = io.sha256(data), place.box
-        return boxes.kept(digest, box, lambda: boxes.encoded(_pixels_of(data, digest), _shown(box, data)))
+        return boxes.kept(digest, box, lambda: boxes.encoded(_pixels_of(data, digest), box_shown(box, data)))
     return data
 
 
@@ -77,7 +77,7 @@ def box_crops(data: bytes, found: Sequence[Box]) -> list[bytes]:
         ImageRejected: the photo cannot be decoded, or a box lies outside of it.
     """
     pixels = decode(data)
-    return [boxes.encoded(pixels, _shown(box, data)) for box in found]
+    return [boxes.encoded(pixels, box_shown(box, data)) for box in found]
 
 
 def read_cut(place: Place) -> ByteArray:
@@ -98,7 +98,7 @@ def without_people(data: bytes, people: Sequence[Box]) -> bytes:
     with as_rejections():
         if found.format == "JPEG" and not people:
             return publishing.with_time(data, about, found.orientation)
-        shown = [_shown(box, data) for box in people]
+        shown = [box_shown(box, data) for box in people]
         return publishing.with_time(
             jpeg.encoded(publishing.blurred(decode(data), shown), publishing.QUALITY), about
         )
@@ -166,7 +166,7 @@ def decode_cut(data: bytes, box: Box | None = None, *, max_pixels: int = MAX_PIX
         there[:rows] = True
         whole, known = _oriented(pixels, orientation), _oriented(there, orientation)
         if box is not None and known.mean() >= 0.5:
-            shown = _shown(box, data)
+            shown = box_shown(box, data)
             whole, known = boxes.pixels_in(whole, shown), boxes.pixels_in(known, shown)
         if known.mean() < 0.5:
             reject(RejectReason.TRUNCATED, f"{known.mean():.0%} of it is there")
@@ -242,7 +242,12 @@ def _read_exif(photo: Place) -> Exif:
         return Exif()
 
 
-def _shown(box: Box, data: bytes) -> Box:
+def box_shown(box: Box, data: bytes) -> Box:
+    """Return a box in the photo as it is shown, see `boxes.turned`.
+
+    Raises:
+        ImageRejected: the bytes are not an image.
+    """
     found = header(data)
     return boxes.turned(box, found.width, found.height, found.orientation)
 
