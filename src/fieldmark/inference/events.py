@@ -88,7 +88,7 @@ def _event(rows: Sequence[Record], classifier: Classifier, rule: EventRule, top:
         record |= {"latitude": placed["latitude"], "longitude": placed["longitude"]}
     for name in ("temperature", "camera_model", "camera_serial"):
         if first := next((each for each in rows if name in each), None):
-            record[name] = first[name]  # type: ignore[literal-required]  # a loop over its names
+            record[name] = first[name]
     scored = [each for each in rows if "scores" in each]
     if not scored:
         kinds = Counter(each["kind"] for each in rows if "kind" in each)
