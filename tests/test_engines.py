@@ -279,6 +279,7 @@ def test_without_a_gpu_one_is_told(small: Backbone, monkeypatch: pytest.MonkeyPa
     assert engine(small, batch=2).name != "cuda"
 
 
+@pytest.mark.usefixtures("own_graphs")
 def test_auto_takes_the_gpu_where_it_is_fastest(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stand-in: what `auto` does once PyTorch finds a GPU."""
     monkeypatch.setattr(selection, "SECONDS", 0.01)

@@ -59,7 +59,8 @@ def held_out(insects: Path, model: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def kept(model: Path, cache: Path) -> Path:
     """The cache in which the old features lie, in the test's own cache."""
-    shutil.copytree(model.parent / "cache", cache, dirs_exist_ok=True)
+    shared = [path.name for path in cache.iterdir()]  # by all tests
+    shutil.copytree(model.parent / "cache", cache, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*shared))
     return cache
 
 
