@@ -79,6 +79,9 @@ def test_a_row_has_the_best_name_and_whether_it_is_sure() -> None:
     assert (bad["name"], bad["sure"], bad["note"]) == (None, None, "cannot be used: empty")
     assert (human["name"], human["score"], human["sure"]) == ("human", 0.93, "yes")
     assert (blank["name"], blank["score"], blank["note"]) == ("blank", None, "no animal in a box")
+    event: Any = {"photos": ["a.jpg"], "start": "", "end": "", "place": "a", "count": 0, "also": []}
+    visit = tidy.row_of({"file_name": "a.jpg", "kind": "vehicle", "event": event})
+    assert (visit["name"], visit["note"]) == ("vehicle", "by its box")
 
 
 def test_csv_opens_in_spreadsheets_and_runs_no_formula(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def answer_of(record: Record, taxonomy: Taxonomy) -> Answer:
     """Return the answer in one photo's record."""
     if "kind" in record:  # of a classified photo too, for another box of it
         found = record.get("detection")
-        remark = "no box of an animal" if found is None else "by its box"
+        remark = "no box of an animal" if record["kind"] == "blank" else "by its box"
         score = None if found is None else found["confidence"]
         human = ("Homo sapiens", "species") if record["kind"] == "human" else ("", "")
         return Answer(*human, score=score, kind=record["kind"], remark=remark)

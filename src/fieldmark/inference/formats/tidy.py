@@ -60,7 +60,7 @@ def _place(record: Record) -> str:
 
 def _notes(record: Record) -> list[str]:
     if "kind" in record:
-        return ["by its box" if "detection" in record else "no animal in a box"]
+        return ["no animal in a box" if record["kind"] == "blank" else "by its box"]
     if "rejected" in record:
         return [f"cannot be used: {record['rejected']}"]
     notes = ["cut off: the part that is there was classified"] if "note" in record else []
