@@ -215,6 +215,16 @@ def test_boxes_that_cannot_be_are_left_out_and_the_first_is_named(
     assert line.endswith("its width and height must be more than 0.")
 
 
+def test_an_image_and_a_box_without_an_id_do_not_belong_together(tmp_path: Path) -> None:
+    listing = coco()
+    listing["images"].append({"file_name": "a/9.jpg", "width": 400, "height": 200})
+    listing["annotations"].append({"bbox": [0, 0, 9, 9]})
+    (tmp_path / "boxes.json").write_text(json.dumps(listing))
+    found = read_boxes(tmp_path / "boxes.json")
+    assert found.of_file["a/9.jpg"] == ()
+    assert found.of_file["a/1.jpg"]
+
+
 @pytest.mark.parametrize("text", ["file_name,label\na.jpg,b\n", "left,top,width,height\n0,0,1,1\n"])
 def test_a_table_without_the_columns_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no columns of boxes"):

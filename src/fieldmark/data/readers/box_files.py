@@ -278,12 +278,13 @@ def _of_coco(document: Any, into: _Gathered) -> Detections:
     images = {}
     for each in coco.entries_of(document, "images", into.path):
         name = _text(each, "file_name", into.path)
-        images[str(each.get("id"))] = (name, each.get("width"), each.get("height"))
+        if each.get("id") is not None:
+            images[str(each["id"])] = (name, each.get("width"), each.get("height"))
         into.of_file.setdefault(name, [])
     for each in coco.entries_of(document, "annotations", into.path):
         if not isinstance(each, dict) or "bbox" not in each or str(each.get("image_id")) not in images:
             continue
-        name, wide, high = images[str(each["image_id"])]
+        name, wide, high = images[str(each.get("image_id"))]
         label = names.get(str(each.get("category_id")), "")
         if NO_ANIMAL.get(label.lower()) == "blank":
             continue
