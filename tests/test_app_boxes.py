@@ -188,7 +188,7 @@ def test_a_photo_that_cannot_be_read_is_refused_once(project: Project, paths: li
         {"file_name": str(paths[0]), "detection": {"box": box}, "rejected": "missing"}
         for box in (LEFT, RIGHT)
     ]
-    answers.keep(project, gone, "01")  # type: ignore[arg-type]
+    answers.keep(project, gone, "01")  # type: ignore[arg-type]  # plain dictionaries
     assert queues.refused_counts(project, "new") == {"missing": 1}
 
 

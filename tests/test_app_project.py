@@ -79,7 +79,7 @@ def named(project: Project) -> Project:
     for number, each in enumerate(photos):
         score = 0.51 + 0.04 * number
         records.append(answer(each, {"Lynx lynx": score, "Felis silvestris": 1 - score}, sure=number > 3))
-    answers.keep(project, records, "01")  # type: ignore[arg-type]
+    answers.keep(project, records, "01")  # type: ignore[arg-type]  # plain dictionaries
     return project
 
 
@@ -412,7 +412,8 @@ def test_the_detection_history_knows_where_no_camera_stood(project: Project) -> 
         for day in several
     ]
     project.add_new(photos, Path("/"))
-    answers.keep(project, [answer(each, {"Lynx": 0.9, "B": 0.1}) for each in photos[:2]], "01")  # type: ignore[misc]
+    sure = {"Lynx": 0.9, "B": 0.1}
+    answers.keep(project, [answer(each, sure) for each in photos[:2]], "01")  # type: ignore[misc]  # as above
     found = results.history(results.observations(project), "Lynx", days=7)
     assert found.places == ("a", "b")
     assert found.occasions == ("2024-05-01", "2024-05-08", "2024-05-15")

@@ -256,7 +256,7 @@ def test_a_language_that_there_is_not_is_refused(run: Callable[..., Any], tmp_pa
     assert get_args(Language) == tuple(languages.LANGUAGES)
     for config in (TrainConfig, ExtendConfig, CheckConfig, StudyConfig):
         with pytest.raises(InputError, match="language is 'it': choose en, de, es, fr or pt"):
-            config(language="it")  # type: ignore[arg-type]
+            config(language="it")  # type: ignore[arg-type]  # as a Python user may
     done = run("check", tmp_path, "--out", tmp_path / "out", "--language", "it")
     assert done.code == 2
     assert "de" in done.err

@@ -169,6 +169,7 @@ def test_networks_are_compared_in_half(
         for tier in ("exact", "half")
     ]
     assert abs(ranked[0] - ranked[1]) < 0.2
+    # What the types forbid, a Python user may pass.
     for refused in (
         lambda: study(insects, runs, StudyConfig(options, compute="int8", **where)),  # type: ignore[arg-type]
         lambda: rank(insects, RankConfig(("squeezenet1_1",), compute="auto", **where)),  # type: ignore[arg-type]

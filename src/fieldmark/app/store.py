@@ -296,7 +296,7 @@ class Project:
                 place = places.at(Path(), text) if whole else Path(text)
                 file = (place.photo, place.box) if isinstance(place, Boxed) else (place, None)
                 known = json.loads(record) if record else {}
-                found[number] = Photo(number, *file, *about, bool(sure), known)  # type: ignore[call-arg]
+                found[number] = Photo(number, *file, *about, bool(sure), known)  # type: ignore[call-arg]  # of a row
         return [found[each] for each in ids if each in found]
 
     def names(self) -> list[str]:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 DEGREES = {"latitude": 90.0, "longitude": 180.0}
 """The columns of a place, and the largest value of each."""
 
-SEEN = (*DEGREES, "temperature", "camera_model", "camera_serial")
+OF_CAMERA = ("temperature", "camera_model", "camera_serial")
+"""The columns that tell of the camera itself."""
+
+SEEN = (*DEGREES, *OF_CAMERA)
 """The columns that cameras write into photos: the place, the temperature in degrees Celsius, maker and model,
 and the camera's serial number."""
 
@@ -115,7 +118,7 @@ def with_exif(table: PhotoTable) -> PhotoTable:
     frame = table.frame.join(new, on="id", how="left", suffix="_seen", maintain_order="left")
     no_place = pl.any_horizontal(pl.col(name).is_null() for name in DEGREES)
     frame = frame.with_columns(
-        *(pl.coalesce(name, f"{name}_seen").alias(name) for name in ("taken", *SEEN) if name not in DEGREES),
+        *(pl.coalesce(name, f"{name}_seen").alias(name) for name in ("taken", *OF_CAMERA)),
         *(pl.when(no_place).then(f"{name}_seen").otherwise(name).alias(name) for name in DEGREES),
     )
     return table.with_frame(frame)

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from fieldmark.data.events import GAP, Shot, number_events, place_of, seconds_of
+from fieldmark.data.locations import OF_CAMERA
 from fieldmark.evaluation import metrics
 from fieldmark.evaluation.events import EventRule
 from fieldmark.inference.classifier import Classifier, Prediction
@@ -86,9 +87,9 @@ def _event(rows: Sequence[Record], classifier: Classifier, rule: EventRule, top:
         record["taken"] = times[0]
     if placed := next((each for each in rows if "latitude" in each), None):
         record |= {"latitude": placed["latitude"], "longitude": placed["longitude"]}
-    for name in ("temperature", "camera_model", "camera_serial"):
+    for name in OF_CAMERA:
         if first := next((each for each in rows if name in each), None):
-            record[name] = first[name]
+            record[name] = first[name]  # type: ignore[literal-required]  # names of a record
     scored = [each for each in rows if "scores" in each]
     if not scored:
         kinds = Counter(each["kind"] for each in rows if "kind" in each)

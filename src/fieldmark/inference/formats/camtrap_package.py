@@ -13,7 +13,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fieldmark.data.events import seconds_of
 from fieldmark.data.taxonomy import RANKS, Taxonomy
@@ -101,7 +101,8 @@ def _media(photos: Iterable[Record], deployments: Deployments, folder: Path) -> 
 def _exif(record: Record) -> str:
     """Return what the tables have no other column for, under ExifTool's names."""
     names = {"temperature": "AmbientTemperature", "camera_model": "Model", "camera_serial": "SerialNumber"}
-    found = {name: record[each] for each, name in names.items() if each in record}  # type: ignore[literal-required]
+    values = cast("dict[str, object]", record)
+    found = {name: values[each] for each, name in names.items() if each in values}
     return json.dumps({"EXIF": found}, ensure_ascii=False) if found else ""
 
 

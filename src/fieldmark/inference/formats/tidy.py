@@ -6,11 +6,12 @@ from datetime import date, datetime
 from typing import Any
 
 from fieldmark.data.events import moment_of, place_of
+from fieldmark.data.locations import OF_CAMERA
 from fieldmark.inference.record import Record
 
 COLUMNS = (
     *("file", "name", "common_name", "score", "sure", "second", "second_score", "third", "third_score"),
-    *("date", "place", "latitude", "longitude", "temperature", "camera_model", "camera_serial", "note"),
+    *("date", "place", "latitude", "longitude", *OF_CAMERA, "note"),
 )
 
 
@@ -28,7 +29,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "place": _place(record) or None,
         "latitude": record.get("latitude"),
         "longitude": record.get("longitude"),
-        **{name: record.get(name) for name in ("temperature", "camera_model", "camera_serial")},
+        **{name: record.get(name) for name in OF_CAMERA},
         "note": "; ".join(_notes(record)) or None,
     }
     if "kind" in record:
