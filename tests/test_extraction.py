@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from fieldmark.data import images, loader
 from fieldmark.data.photos import PhotoFile
 from fieldmark.data.transforms import Preprocess
 from fieldmark.features.cache import FeatureCache, FeatureStore
-from fieldmark.features.extraction import Extraction, Job, extract, seconds_for
+from fieldmark.features.extraction import COSTLY, Extraction, Job, extract, seconds_for
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.models import runtime
 from fieldmark.models.runtime import Engine
@@ -99,7 +102,7 @@ def test_each_photo_is_decoded_once_for_all_networks(
 ) -> None:
     """Whether or not all crops fit the crop cache; the cheapest network is ready first."""
     engines = [Counting(2.0), Counting(-1.0), Counting(0.5)]
-    jobs = [job(store, f"n{i}", engines[i], cost) for i, cost in enumerate((3.0, 1.0, 2.0))]
+    jobs = [job(store, f"n{i}", engines[i], cost) for i, cost in enumerate((1.9, 0.1, 1.0))]
     done, result = run(good, jobs, cache_bytes=cache_bytes)
     assert done == ["n1", "n2", "n0"]
     assert len(decodes) == len(good)
@@ -107,6 +110,63 @@ def test_each_photo_is_decoded_once_for_all_networks(
     for each, engine in zip(jobs, engines, strict=True):
         assert engine.seen == len(good) == result.computed[each.name]
         check(each.cache, good, engine.factor)
+
+
+def test_a_costly_network_does_not_delay_the_others(
+    good: list[PhotoFile], store: FeatureStore, decodes: Counter[str]
+) -> None:
+    """Where not all crops fit: it begins when the others are complete, and photos are decoded for it anew."""
+    engines = [Counting(2.0), Counting(-1.0), Counting(0.5)]
+    jobs = [job(store, f"n{i}", engines[i], cost) for i, cost in enumerate((COSTLY, 0.1, 0.2))]
+    seen: dict[str, int] = {}
+    extract(
+        good,
+        jobs,
+        SMALL,
+        Extraction(),
+        on_complete=lambda name, _: seen.update({name: engines[0].seen}),
+        cache_bytes=1,
+    )
+    assert seen == {"n1": 0, "n2": 0, "n0": len(good)}
+    assert set(decodes.values()) == {2}
+    for each, engine in zip(jobs, engines, strict=True):
+        check(each.cache, good, engine.factor)
+
+
+def test_the_next_network_is_prepared_while_one_runs(good: list[PhotoFile], store: FeatureStore) -> None:
+    """And an engine is chosen alone: its own preparation is over, and the next has not begun."""
+    prepared: list[str] = []
+    is_ready = Event()
+
+    class Waiting(Counting):
+        def __call__(self, crops_NSS3: np.ndarray) -> np.ndarray:
+            assert is_ready.wait(60)
+            return super().__call__(crops_NSS3)
+
+    def prepare(name: str) -> None:
+        prepared.append(name)
+        is_ready.set()
+
+    def choose(name: str, engine: Counting) -> Counting:
+        chosen[name] = list(prepared)
+        return engine
+
+    chosen: dict[str, list[str]] = {}
+    engines = {"a": Waiting(1.0), "b": Counting(2.0), "c": Counting(3.0)}
+    jobs = [
+        replace(job(store, name, engine), engine=partial(choose, name, engine), prepare=partial(prepare, name))
+        for name, engine in engines.items()
+    ]
+    run(good, jobs)
+    assert chosen == {"a": [], "b": ["b"], "c": ["b", "c"]}
+
+
+def test_what_cannot_be_prepared_is_left_to_its_engine(good: list[PhotoFile], store: FeatureStore) -> None:
+    def refuse() -> None:
+        raise InputError("no")
+
+    jobs = [replace(job(store, name, Counting(1.0)), prepare=refuse) for name in "ab"]
+    assert run(good, jobs)[0] == ["a", "b"]
 
 
 def test_a_job_is_ready_only_when_its_shelf_is_complete(good: list[PhotoFile], store: FeatureStore) -> None:
