@@ -161,8 +161,7 @@ def _auto(backbone: Backbone, batch: int) -> Engine:
     name = selection.cached_choice(backbone.architecture, batch, backbone.tier.name)
     if name in names:  # otherwise it is not installed (any more)
         found = ENGINES[name](backbone, batch)
-        # A graph is checked with ONNX Runtime when it is converted; other engines are checked here.
-        if name == "onnxruntime" or graphs.agrees(found, backbone):
+        if graphs.agrees(found, backbone):
             return found
     make = {each: partial(ENGINES[each], backbone, batch) for each in names}
     return selection.measure(backbone, batch, make) or TorchEngine(backbone, batch)
