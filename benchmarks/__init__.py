@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, str] = {
     "store": "Features to disk and back",
     "tables": "Index, count, split and prune annotations",
     "cold_start": "From start to the first answer",
+    "predict": "A folder of photos to answers",
     "serve": "The HTTP server compared with the bare engine, and overloaded",
     "gpu": "The same on a GPU",
     "hardware": "Limits of the machine, and the share that each stage reaches",

@@ -9,6 +9,9 @@ share the same cores the work of both adds up, so that the best possible rate is
 both measured alone on all cores in the same round. Each row gives the share of the bare engine's rate
 that was reached, and its note the share of that bound. With a GPU, or for a costly network, the bound is
 the engine itself.
+
+Where the processor has 16 bits each network is measured in `half` as well: decoding then takes more of the
+time.
 """
 
 from __future__ import annotations
@@ -45,13 +48,15 @@ ENGINE, DECODE, BOTH = "engine on ready crops", "decoding", "end to end"
 class FeatureExtractor:
     """Photos, their crops in memory, and an engine for each network."""
 
-    def __init__(self, names: Sequence[str], count: int, engine: str = "auto") -> None:
+    def __init__(
+        self, names: Sequence[str], count: int, engine: str = "auto", tier: runtime.Tier = runtime.EXACT
+    ) -> None:
         paths = sorted(shared("data", "wild74", "train_val2019").rglob("*.jpg"))
         step = max(1, len(paths) // count)
         self.photos = [PhotoFile(io.sha256(p.read_bytes()), p) for p in paths[::step][:count]]
         crops = list(decoded(self.photos, PAPER_CROP))
         self.crops = np.stack([crop for crop in crops if isinstance(crop, np.ndarray)])
-        self.backbones = {name: models.load(name, weights="random") for name in names}
+        self.backbones = {name: models.load(name, weights="random").computed(tier) for name in names}
         self.engines = {
             name: runtime.engine(backbone, engine, batch=BATCH) for name, backbone in self.backbones.items()
         }
@@ -99,14 +104,18 @@ class FeatureExtractor:
 
 
 def run(quick: bool = False, names: Sequence[str] = NETWORKS, *, engine: str = "auto") -> list[Row]:
-    """Return a row per network, and one for all together."""
+    """Return a row per network and tier, and one for all networks together."""
     if quick:
         names = names[:1]
-    extractor = FeatureExtractor(names, PHOTOS if not quick else FEWEST, engine)
     groups = {name: [name] for name in names}
     if len(names) > 1:
         groups["all together"] = list(names)
-    return [_row(extractor, what, group, rounds(quick)) for what, group in groups.items()]
+    rows = []
+    for tier in [runtime.EXACT, *([runtime.HALF] if runtime.halves() and engine == "auto" else [])]:
+        extractor = FeatureExtractor(names, FEWEST if quick else PHOTOS, engine, tier)
+        named = ", half" if tier == runtime.HALF else ""
+        rows += [_row(extractor, what + named, group, rounds(quick)) for what, group in groups.items()]
+    return rows
 
 
 def _row(extractor: FeatureExtractor, what: str, names: Sequence[str], count: int) -> Row:

@@ -38,7 +38,7 @@ from fieldmark.utils.typing import ByteArray
 NETWORKS = ("tf_efficientnet_lite0", "squeezenet1_1", "mobilenet_v2")
 COMPLETE = NETWORKS[:2]
 """Those whose weights have ImageNet's last layer."""
-FOR_SPEED = ("shufflenet_v2_x0_5", "densenet121", "resnext50_32x4d")
+FOR_SPEED = ("alexnet", "shufflenet_v2_x0_5", "densenet121", "resnext50_32x4d")
 """Those whose weights are not at hand; a speed does not depend on them."""
 BATCH = 32
 

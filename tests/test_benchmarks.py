@@ -460,6 +460,14 @@ def test_pipeline(shared: Path) -> None:
     check_rows(measured.run(quick=True, names=(NETWORK,), engine="torch"))
 
 
+def test_a_folder_is_predicted(shared: Path) -> None:
+    from benchmarks import predict as measured
+
+    (row,) = measured.run(quick=True)
+    check_rows([row])
+    assert 0 < row.more["share_of_bound"] and row.more["one_photo_s"] > 0
+
+
 def test_cold_start() -> None:
     from benchmarks import cold_start as measured
 

@@ -154,7 +154,9 @@ def test_the_next_network_is_prepared_while_one_runs(good: list[PhotoFile], stor
     chosen: dict[str, list[str]] = {}
     engines = {"a": Waiting(1.0), "b": Counting(2.0), "c": Counting(3.0)}
     jobs = [
-        replace(job(store, name, engine), engine=partial(choose, name, engine), prepare=partial(prepare, name))
+        replace(
+            job(store, name, engine), engine=partial(choose, name, engine), prepare=partial(prepare, name)
+        )
         for name, engine in engines.items()
     ]
     run(good, jobs)

@@ -1,0 +1,121 @@
+"""Measure `fieldmark predict` of a folder, as a whole process: start, files, decoding, network, answers written.
+
+The peer is the script that a user of timm writes: a `DataLoader` with one worker per core, the eager network, and
+a CSV of the five best classes of each photo. Both use EfficientNet-Lite0 on real photos.
+
+Decoding and the network share the cores, so that the rate is at most `1 / (1 / engine + 1 / decoding)`, both
+measured alone in the same round. The note has the share of it that is reached without the time that the same
+command takes for one photo, as it is for tens of thousands of photos.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.cold_start import DECLARE, classifier, process
+from benchmarks.common import Row, alternate, compare, rounds, shared
+from benchmarks.pipeline import FeatureExtractor
+from fieldmark.models import runtime
+
+NETWORK = "tf_efficientnet_lite0"
+PHOTOS, FEWEST = 1024, 64
+ONE, FOLDER, ENGINE, DECODE, TIMM = "one photo", "the folder", "engine", "decoding", "a script with timm"
+
+SCRIPT = """
+import csv, os, sys
+import timm, torch
+from PIL import Image
+from safetensors.torch import load_file
+from timm.data import create_transform, resolve_data_config
+from torch.utils.data import DataLoader, Dataset
+
+class Photos(Dataset):
+    def __init__(self, folder, transform):
+        self.paths, self.transform = sorted(os.scandir(folder), key=lambda e: e.name), transform
+        self.paths = [entry.path for entry in self.paths]
+    def __len__(self):
+        return len(self.paths)
+    def __getitem__(self, number):
+        return self.transform(Image.open(self.paths[number]).convert("RGB"))
+
+model = timm.create_model("tf_efficientnet_lite0", num_classes=100)
+model.load_state_dict(load_file(sys.argv[1]))
+model.eval()
+photos = Photos(sys.argv[2], create_transform(**resolve_data_config({}, model=model)))
+with torch.inference_mode(), open(sys.argv[3], "w") as out:
+    rows = csv.writer(out)
+    at = 0
+    for batch in DataLoader(photos, batch_size=32, num_workers=os.cpu_count()):
+        for scores, numbers in zip(*model(batch).softmax(1).topk(5)):
+            rows.writerow([photos.paths[at], *scores.tolist(), *numbers.tolist()])
+            at += 1
+"""
+
+
+def run(quick: bool = False) -> list[Row]:
+    """Return a row for each tier in floating point."""
+    tiers = [runtime.EXACT, *([runtime.HALF] if runtime.halves() and not quick else [])]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        photos = _photos(folder / "photos", FEWEST if quick else PHOTOS)
+        weights = classifier(folder / "model")
+        return [_row(folder, photos, weights, tier, rounds(quick)) for tier in tiers]
+
+
+def _photos(folder: Path, count: int) -> list[Path]:
+    """Link some real photos of all classes into one folder."""
+    paths = sorted(shared("data", "wild74", "train_val2019").rglob("*.jpg"))
+    folder.mkdir()
+    links = [folder / f"{number:05}.jpg" for number in range(count)]
+    for link, path in zip(links, paths[:: max(1, len(paths) // count)], strict=False):
+        link.symlink_to(path)
+    return links
+
+
+def _row(folder: Path, photos: Sequence[Path], weights: Path, tier: runtime.Tier, count: int) -> Row:
+    extractor = FeatureExtractor([NETWORK], len(photos), tier=tier)
+    model, out = folder / "model", folder / "answers.csv"
+    ours = [sys.executable, "-m", "fieldmark", "predict", str(model), "--compute", tier.name]
+    ours += ["--out", str(out), "--overwrite", "--format", "csv"]
+    script = [sys.executable, "-c", DECLARE + SCRIPT, str(weights), str(folder / "photos"), str(out)]
+    one, whole, peer = (
+        process([*ours, str(photos[0])]),
+        process([*ours, str(folder / "photos")]),
+        process(script),
+    )
+    values = alternate(
+        {
+            ONE: one,
+            FOLDER: lambda: len(photos) / whole(),
+            TIMM: lambda: len(photos) / peer(),
+            ENGINE: lambda: extractor.bare([NETWORK]),
+            DECODE: lambda: extractor.decode([NETWORK]),
+        },
+        count,
+        warm_up=count > 1,
+    )
+    share = _share(values, len(photos))
+    return compare(
+        f"a folder of {len(photos):,} photos, {tier.name}",
+        values,
+        FOLDER,
+        TIMM,
+        unit="img/s",
+        more_is_better=True,
+        note=f"start included; without it {share:.0%} of what engine and decoding allow on these cores",
+        more={"share_of_bound": share, "one_photo_s": statistics.median(values[ONE])},
+    )
+
+
+def _share(values: Mapping[str, Sequence[float]], photos: int) -> float:
+    """Return the median share of the bound that is reached after the start."""
+    rounds_ = zip(*(values[name] for name in (ONE, FOLDER, ENGINE, DECODE)), strict=True)
+    shares = [
+        photos / (photos / folder - one) * (1 / engine + 1 / decode)
+        for one, folder, engine, decode in rounds_
+    ]
+    return statistics.median(shares)
