@@ -162,6 +162,31 @@ def stages(found: Results) -> str:
     return _markdown(("stage", "time", "share"), lines)
 
 
+@_needs("table3")
+def limits(found: Results) -> str:
+    """Return what Table 3 would take if everything but the networks and last layers took no time."""
+    rows = rows_of(found["table3"])
+    count = rows[0].more["train"] + rows[0].more["val"]
+    lines = []
+    for tier, ending in (("exact", ""), ("half", ", half")):
+        alone = sum(row.ours for row in rows if row.what.endswith(f", a photo{ending}")) * count
+        for row in rows:
+            if row.what == rows[0].what + ending and row.peer_name == rows[0].peer_name:
+                most = f"{figure(row.peer / alone)}x"
+                lines.append(
+                    (
+                        tier,
+                        _time(row.ours),
+                        _time(alone),
+                        _time(row.ours - alone),
+                        f"{figure(row.ratio)}x",
+                        most,
+                    )
+                )
+    head = ("tier", "all", "networks and last layers", "all else", "ratio", "ratio if all else took no time")
+    return _markdown(head, lines)
+
+
 @_needs("table3", "hardware")
 def sizes(found: Results) -> str:
     """Compute the headline's ratio at other numbers of photos, from its own fixed and running costs."""
@@ -287,6 +312,7 @@ def _bytes(count: float) -> str:
 BLOCKS: dict[str, Callable[[Results], str]] = {
     "all_results": all_results,
     "headline": headline,
+    "limits": limits,
     "factors": factors,
     "stages": stages,
     "sizes": sizes,

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from threading import Event
 
 import numpy as np
 import pytest
@@ -131,44 +128,6 @@ def test_a_costly_network_does_not_delay_the_others(
     assert set(decodes.values()) == {2}
     for each, engine in zip(jobs, engines, strict=True):
         check(each.cache, good, engine.factor)
-
-
-def test_the_next_network_is_prepared_while_one_runs(good: list[PhotoFile], store: FeatureStore) -> None:
-    """And an engine is chosen alone: its own preparation is over, and the next has not begun."""
-    prepared: list[str] = []
-    is_ready = Event()
-
-    class Waiting(Counting):
-        def __call__(self, crops_NSS3: np.ndarray) -> np.ndarray:
-            assert is_ready.wait(60)
-            return super().__call__(crops_NSS3)
-
-    def prepare(name: str) -> None:
-        prepared.append(name)
-        is_ready.set()
-
-    def choose(name: str, engine: Counting) -> Counting:
-        chosen[name] = list(prepared)
-        return engine
-
-    chosen: dict[str, list[str]] = {}
-    engines = {"a": Waiting(1.0), "b": Counting(2.0), "c": Counting(3.0)}
-    jobs = [
-        replace(
-            job(store, name, engine), engine=partial(choose, name, engine), prepare=partial(prepare, name)
-        )
-        for name, engine in engines.items()
-    ]
-    run(good, jobs)
-    assert chosen == {"a": [], "b": ["b"], "c": ["b", "c"]}
-
-
-def test_what_cannot_be_prepared_is_left_to_its_engine(good: list[PhotoFile], store: FeatureStore) -> None:
-    def refuse() -> None:
-        raise InputError("no")
-
-    jobs = [replace(job(store, name, Counting(1.0)), prepare=refuse) for name in "ab"]
-    assert run(good, jobs)[0] == ["a", "b"]
 
 
 def test_a_job_is_ready_only_when_its_shelf_is_complete(good: list[PhotoFile], store: FeatureStore) -> None:

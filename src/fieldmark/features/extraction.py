@@ -3,7 +3,7 @@
 Photos are processed in chunks that fit the crop cache. The cheapest network runs on the crops as they
 are decoded; the others, in the order of their cost, read them from the crop cache. So the features of
 the first network are ready early, and no photo is decoded twice. Threads decode ahead while the network
-runs, and the next network is converted.
+runs.
 
 Where not all crops fit the crop cache, a costly network has a pass of its own: decoding once more takes
 little beside it, and the features of the others need not wait for it.
@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -49,21 +48,12 @@ class BeyondFloat16(InputError):
 
 @dataclass(frozen=True)
 class Job:
-    """One network to run.
-
-    Attributes:
-        name: of the network.
-        cache: takes its features.
-        giga_macs: its cost a photo.
-        engine: returns its engine.
-        prepare: does what the engine needs and another thread can do before: it converts the network.
-    """
+    """One network to run: its name, cache, cost a photo, and a function that returns its engine."""
 
     name: str
     cache: FeatureCache
     giga_macs: float
     engine: Callable[[], Engine]
-    prepare: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -133,7 +123,7 @@ def extract(
     chunk = max(BATCH, cache_bytes // (preprocess.size**2 * 3))
     with ExitStack() as stack:
         writers = {job.name: stack.enter_context(job.cache.writing()) for job in todo}
-        engines = stack.enter_context(_Engines(todo))
+        engines: dict[str, Engine] = {}
         for sharing in _passes(todo, in_one=len(unique) <= chunk):
             needed = np.flatnonzero(np.any([lacking[job.name] for job in sharing], axis=0))
             for start in range(0, len(needed), chunk):
@@ -142,8 +132,10 @@ def extract(
                 files_of_part = [unique[index] for index in part]
                 decoding: Iterator[int] = crop_cache.fill(files_of_part, preprocess, workers=workers)
                 for job in sharing:
+                    if job.name not in engines:
+                        engines[job.name] = job.engine()
                     wanted = lacking[job.name][part]
-                    run = _Run(job, engines.of(job), writers[job.name], result)
+                    run = _Run(job, engines[job.name], writers[job.name], result)
                     run.over(crop_cache, decoding, files_of_part, wanted)
                     decoding = iter(range(len(part)))
                     if start + chunk >= len(needed):
@@ -158,34 +150,6 @@ def _passes(jobs: Sequence[Job], *, in_one: bool) -> list[list[Job]]:
         return [[*jobs]] if jobs else []
     cheap = [job for job in jobs if job.giga_macs < COSTLY]
     return [*([cheap] if cheap else []), *([job] for job in jobs if job.giga_macs >= COSTLY)]
-
-
-class _Engines:
-    """The engines of jobs in their order; while one runs, a thread prepares the next.
-
-    Nothing is prepared while an engine is chosen, which measures how fast it is.
-    """
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._waiting = list(jobs)
-        self._engines: dict[str, Engine] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
-        self._next: Future[None] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def of(self, job: Job) -> Engine:
-        if job.name not in self._engines:
-            if self._next:
-                self._next.exception()  # waits; what fails here fails again in `engine`, which says so
-            self._engines[job.name] = job.engine()
-            self._waiting.remove(job)
-            self._next = self._thread.submit(self._waiting[0].prepare) if self._waiting else None
-        return self._engines[job.name]
 
 
 @dataclass

@@ -129,7 +129,6 @@ class FeatureExtractor:
             cache=self.cache(backbone),
             giga_macs=backbone.architecture.giga_macs,
             engine=lambda: runtime.engine(backbone, self.engine, batch=extraction.BATCH),
-            prepare=lambda: runtime.prepare(backbone, self.engine),
         )
 
     def _crop_of(self, backbone: Backbone, room: float) -> Preprocess:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -65,7 +64,6 @@ __all__ = [
     "float_tier",
     "halves",
     "onnx_engine_from_file",
-    "prepare",
     "quantised_engine",
     "relative_error",
 ]
@@ -93,13 +91,6 @@ def engine(backbone: Backbone, name: str = "auto", batch: int = BATCH) -> Engine
             "nothing here computes half (neither processor nor GPU has 16 bits): use --compute exact or int8."
         )
     return _auto(backbone, batch) if name == "auto" else ENGINES[name](backbone, batch)
-
-
-def prepare(backbone: Backbone, name: str = "auto") -> None:
-    """Convert a backbone ahead of `engine`, where an engine of that name runs converted graphs."""
-    if backbone.tier.graph is None and name in ("auto", *CONVERTED):
-        with suppress(InputError):  # `engine` says so, or takes PyTorch
-            graph(backbone)
 
 
 def quantised_engine(tier: Tier, name: str | None = None, batch: int = BATCH) -> Engine:
