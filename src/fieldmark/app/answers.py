@@ -14,11 +14,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fieldmark.app.store import EMPTY, Project, Role, State
+from fieldmark.data.storage.places import BOX_MARK
 from fieldmark.inference.record import Record, key_of
 from fieldmark.utils.printable import printable
 
 _DECIDED = ("person", "unknown")
-_MARK = "#box="  # what the text of a box begins with
 _Boxes = dict[str, tuple[int, State]]
 """The boxes of a photo: the number and the state of each, by the end of its path."""
 
@@ -78,7 +78,7 @@ def _boxes(project: Project) -> dict[int, _Boxes]:
     found: dict[int, _Boxes] = {}
     rows = project.rows("SELECT whole, path, id, state FROM photos WHERE whole IS NOT NULL")
     for whole, path, row, state in rows:
-        found.setdefault(whole, {})[path[path.rindex(_MARK) :]] = (row, state)
+        found.setdefault(whole, {})[path[path.rindex(BOX_MARK) :]] = (row, state)
     return found
 
 

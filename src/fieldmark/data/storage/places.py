@@ -107,9 +107,11 @@ _INSIDE = re.compile(
     r"|(?P<table>.+\.parquet)#(?P<column>.+)@(?P<row>\d{1,18})",
     re.IGNORECASE | re.DOTALL,
 )
+BOX_MARK = "#box="
+"""What follows the photo in the text of a box."""
 _NUMBER = r"(-?[\d.]{1,12}(?:e-?\d{1,3})?)"
 _BOXED = re.compile(
-    rf"(?P<photo>.+)#box={_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}(?:@(\d{{1,6}})x(\d{{1,6}}))?", re.DOTALL
+    rf"(?P<photo>.+){BOX_MARK}{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}(?:@(\d{{1,6}})x(\d{{1,6}}))?", re.DOTALL
 )
 
 
@@ -159,7 +161,7 @@ def cell_text(path: str, column: str, row: int) -> str:
 
 def boxed_text(path: str, box: Box) -> str:
     """Format a box of a photo for a table."""
-    return f"{path}#box={box}"
+    return f"{path}{BOX_MARK}{box}"
 
 
 def photo_of(place: Place) -> File | TarMember | Cell | InMemoryImage:
