@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from msgspec import UNSET
 from PIL import Image
 from tests.conftest import write_about
 
 from fieldmark import models
 from fieldmark.experiments import Options, Run, StudyConfig, study
 from fieldmark.experiments.model_ranking import RankConfig, rank
+from fieldmark.experiments.records import StudyRow
 from fieldmark.inference.classifier import Classifier
 from fieldmark.models import runtime
 from fieldmark.models.runtime import base
@@ -170,12 +174,34 @@ def test_networks_are_compared_in_half(
     ]
     assert abs(ranked[0] - ranked[1]) < 0.2
     # What the types forbid, a Python user may pass.
-    for refused in (
-        lambda: study(insects, runs, StudyConfig(options, compute="int8", **where)),  # type: ignore[arg-type]
-        lambda: rank(insects, RankConfig(("squeezenet1_1",), compute="auto", **where)),  # type: ignore[arg-type]
-    ):
-        with pytest.raises(InputError, match="depends on training photos: give it to `fieldmark train`"):
-            refused()
+    with pytest.raises(InputError, match="depends on training photos: give it to `fieldmark train`"):
+        rank(insects, RankConfig(("squeezenet1_1",), compute="auto", **where))  # type: ignore[arg-type]
+
+
+def test_networks_of_a_study_compute_in_int8_or_as_auto_chooses(
+    many: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Their rows say so, and are kept when the study goes on."""
+    twice_as_fast(monkeypatch)
+    monkeypatch.setattr(compute, "MOST_HARM", 1.0)  # these are too few photos to exclude less
+    runs, options = [Run("own", "One", "squeezenet1_1", pruned=False)], Options(epochs=1)
+    where: dict[str, Any] = {"engine": "onnxruntime", "groups": "none"}
+
+    def row(compute: Any) -> StudyRow:
+        how = StudyConfig(options, compute=compute, **where)
+        return study(many, runs, how, out=tmp_path / "study").record.rows[0]
+
+    exact, int8, again, auto = map(row, ("exact", "int8", "int8", "auto"))
+    assert (exact.compute, int8.compute, auto.compute) == (UNSET, "int8", "int8")
+    assert exact.key != int8.key == again.key == auto.key
+    assert abs((exact.val_top1_error or 0) - (int8.val_top1_error or 0)) < 0.3
+    page = (tmp_path / "study" / "report.html").read_text()
+    assert re.search(r"<h2>own</h2>.*One.*random weights.*int8", page, re.DOTALL)
+    with pytest.raises(InputError, match="compute is 'quick': choose exact, half, int8 or auto"):
+        StudyConfig(compute="quick")  # type: ignore[arg-type]
+    sized = [replace(runs[0], size=96)]
+    with pytest.raises(InputError, match="A row has a size of its own, and int8 is made for the network's"):
+        study(many, sized, StudyConfig(options, compute="auto", **where))
 
 
 def test_what_has_no_tier_is_refused(many: Path, int8: Path, model: Path, run: Any) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import DecodingTier, EngineName, FloatTierName, Grouping, Language, SplitMethod
+from fieldmark.utils.choices import Compute, DecodingTier, EngineName, Grouping, Language, SplitMethod
 from fieldmark.utils.logging import format_duration
 
 
@@ -56,7 +56,7 @@ def study(
     bfloat16: bool = False,
     language: Language = "en",
     engine: EngineName = "auto",
-    compute: FloatTierName = "exact",
+    compute: Compute = "exact",
     tier: DecodingTier = "exact",
     cache: Path | None = None,
 ) -> None:

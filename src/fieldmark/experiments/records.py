@@ -47,6 +47,7 @@ class StudyRow(Record):
     weights_complete: bool = True  # whether no tensor was random, or random weights were intended
     weights_short: str = ""  # empty, `partly random` or `random weights`
     weights_account: str | UnsetType = UNSET  # which layers stayed random; absent for an ensemble
+    compute: str | UnsetType = UNSET  # how precisely the frozen network computed, where not `exact`
     transfer: str = "last"  # as in the `Run`
     pruned: bool = True  # as in the `Run`
     epochs: int | None = None  # None for a head in closed form and for an ensemble

@@ -29,6 +29,9 @@ Mode = Literal["cached", "literal", "finetune", "tuned", "int8", "ensemble", "he
     early       the plain head, stopped when its validation loss no longer falls
 """
 
+ON_FEATURES = ("cached", "head", "tail", "early")
+"""The modes that need nothing but cached features."""
+
 Part = Literal["val", "test", "cross"]
 """What the error is measured on; `cross`: training and validation photos, by out-of-fold predictions."""
 

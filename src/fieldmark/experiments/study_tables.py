@@ -105,13 +105,17 @@ TABLES = {
 }
 
 
+_OF_THE_PAPER = ("table2", "table3", "figure4", "test", "ensemble", "epochs", "literal")
+"""Tables that have a place of their own on the page."""
+
+
 @dataclass(frozen=True)
 class Section:
     """One table with its plots, as the page shows it."""
 
     id: str  # of its heading
     title: str
-    about: str  # what is compared
+    about: str  # what is compared; empty for a table of the user's own
     rows: Sequence[StudyRow]
     answer: str  # to the question of the table; empty where it has none
     plot: str  # the errors as an SVG
@@ -119,20 +123,22 @@ class Section:
 
 
 def sections(study: StudyRecord) -> list[Section]:
-    """Return the tables that the study has, each with its plot."""
+    """Return the tables that the study has, each with its plot; those of the user's own come last."""
+    texts = {name: (say(title), say(about)) for name, (title, about) in TABLES.items()}
+    names = [row.table for row in study.rows if row.table not in (*_OF_THE_PAPER, *TABLES)]
     found = []
-    for name, (title, about) in TABLES.items():
+    for number, name in enumerate((*TABLES, *dict.fromkeys(names))):
         if rows := [row for row in study.table(name) if _shown(row)]:
+            title, about = texts.get(name, (name, ""))
+            place = f"better-{name}" if name in texts else f"better-own-{number}"
             curves = _CURVES[name](study, rows) if name in _CURVES else None
-            answer, plot = answers.of(study, name), _plot(name, say(title), rows)
-            found.append(Section(f"better-{name}", say(title), say(about), rows, answer, plot, curves))
+            answer, plot = answers.of(study, name), _plot(name, place, title, rows)
+            found.append(Section(place, title, about, rows, answer, plot, curves))
     return found
 
 
 def _shown(row: StudyRow) -> bool:
-    return bool(row.bands) and (
-        row.part == "cross" or row.table in ("tail-test", "tuned", "parts", "compact")
-    )
+    return bool(row.bands) and (row.part == "cross" or row.table not in _OF_THE_PAPER)
 
 
 def line(label: str, row: StudyRow, measure: str) -> plots.Line:
@@ -167,7 +173,7 @@ _CURVES = {"epochs": _curves, "few": _learning_curves}
 """Further plots of some tables."""
 
 
-def _plot(name: str, title: str, rows: Sequence[StudyRow]) -> str:
+def _plot(name: str, place: str, title: str, rows: Sequence[StudyRow]) -> str:
     """The errors as dots; over rare classes where the table is about those."""
     rare = name.startswith("tail")
     drawn = []
@@ -177,4 +183,4 @@ def _plot(name: str, title: str, rows: Sequence[StudyRow]) -> str:
         if value is not None:
             drawn.append(plots.Dot(row.label, value, interval, hollow=bool(row.badge)))
     over = say("macro error over rare classes") if rare else say("top-1 error over all photos")
-    return plots.dots(f"better-{name}", title, drawn, over)
+    return plots.dots(place, title, drawn, over)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from fieldmark.experiments.runs import Options
-from fieldmark.utils.choices import DecodingTier, EngineName, FloatTierName, Grouping, Language, SplitMethod
+from fieldmark.utils.choices import Compute, DecodingTier, EngineName, Grouping, Language, SplitMethod
+from fieldmark.utils.errors import InputError
 from fieldmark.utils.languages import refuse_other
 
 
@@ -34,7 +35,8 @@ class StudyConfig:
         val, test: the shares held out; `test` is not used where the source has its own test part.
         engine: what runs the networks; `auto` measures which is fastest.
         precision: the data type of training all layers.
-        compute: how precisely frozen networks compute, `exact` or `half`.
+        compute: how precisely frozen networks compute; `int8` sets its ranges by training photos, and `auto`
+            chooses for each network, as for `TrainConfig.compute`.
         tier: how photos are decoded, `exact` or `fast`.
         bands: classes with fewer training photos than the first number are rare (the tail), those with
             at least the second are frequent (the head).
@@ -56,10 +58,12 @@ class StudyConfig:
     test: float = 0.1
     engine: EngineName = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
-    compute: FloatTierName = "exact"
+    compute: Compute = "exact"
     tier: DecodingTier = "exact"
     bands: tuple[int, int] = (30, 100)
     language: Language = "en"
 
     def __post_init__(self) -> None:
         refuse_other(self.language)
+        if self.compute not in get_args(Compute):
+            raise InputError(f"compute is {self.compute!r}: choose exact, half, int8 or auto.")

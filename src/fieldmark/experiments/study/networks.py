@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 from fieldmark import models
 from fieldmark.experiments import own
@@ -12,9 +12,14 @@ from fieldmark.experiments.records import SkippedNetwork
 from fieldmark.experiments.runs import Run
 from fieldmark.experiments.study.config import StudyConfig
 from fieldmark.models import Backbone, runtime
+from fieldmark.training import compute
+from fieldmark.training.config import TrainConfig
+from fieldmark.training.stages import Prepared
 from fieldmark.utils.errors import InputError, WeightsUnavailable
 
 logger = logging.getLogger(__name__)
+
+_CHOSEN = ("int8", "auto")  # made by the photos of the study
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,12 @@ def load(runs: Sequence[Run], config: StudyConfig) -> Networks:
     Raises:
         InputError: two different networks have one name, or one cannot be built.
     """
-    found, tier = Networks({}, {}, []), runtime.float_tier(config.compute)
+    found, tier = Networks({}, {}, []), runtime.HALF if config.compute == "half" else runtime.EXACT
     seed = config.options.seed
+    if config.compute in _CHOSEN and any(run.size for run in runs):
+        raise InputError(
+            "A row has a size of its own, and int8 is made for the network's: use --compute half."
+        )
     for name in dict.fromkeys(run.backbone for run in runs if run.backbone):
         sharing = [run for run in runs if run.backbone == name]
         if sharing[0].own is not None:
@@ -73,6 +82,21 @@ def load(runs: Sequence[Run], config: StudyConfig) -> Networks:
         if run.backbone in found.pretrained:
             found.of(run)
     return found
+
+
+def in_tiers(networks: Networks, names: Collection[str], data: Prepared, config: StudyConfig) -> Networks:
+    """Return the networks, those with these names in the tiers that `int8` and `auto` choose.
+
+    Ranges, speeds and what becomes of the error are measured on training photos of the study.
+
+    Raises:
+        InputError: a network cannot be quantised, or nothing here runs it.
+    """
+    if config.compute not in _CHOSEN:
+        return networks
+    how = TrainConfig(compute=config.compute, engine=config.engine, seed=config.options.seed)
+    chosen = {name: compute.choose(data, networks.pretrained[name], how).backbone for name in names}
+    return replace(networks, pretrained=networks.pretrained | chosen, _sized={})
 
 
 def random_network(name: str, seed: int, error: WeightsUnavailable, size: int | None = None) -> Backbone:

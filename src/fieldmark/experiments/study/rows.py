@@ -8,7 +8,7 @@ from typing import Any
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.evaluation.taxonomic import taxonomic_error
 from fieldmark.experiments.records import CurvePoint, StudyRow
-from fieldmark.experiments.runs import Run
+from fieldmark.experiments.runs import ON_FEATURES, Run
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.features.extractor import cost_of
 from fieldmark.heads.softmax import Epoch
@@ -63,7 +63,10 @@ def _network(context: StudyContext, run: Run) -> dict[str, Any]:
     account, seconds = backbone.weights_info, cost_of(context.view(run), backbone, 1)
     short = "" if account.complete else "partly random" if account.pretrained else "random weights"
     meant = run.transfer == "scratch"  # random weights are the point of this row
+    tier = backbone.tier.name
+    frozen = tier != "exact" and run.mode in ON_FEATURES
     return {
+        **({"compute": tier} if frozen else {}),
         "weights": account.line,
         "weights_complete": account.complete or meant,
         "weights_short": "" if meant else short,

@@ -11,17 +11,19 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
+from msgspec import UNSET
+
 from fieldmark import models
 from fieldmark.data import cross_validation
 from fieldmark.data.dataset import Dataset
 from fieldmark.experiments.recipes import recipe_of
 from fieldmark.experiments.records import StudyRecord, StudyRow
-from fieldmark.experiments.runs import Recipe, RecipeFunction, Run
+from fieldmark.experiments.runs import ON_FEATURES, Recipe, RecipeFunction, Run
 from fieldmark.experiments.study import compacting, modes
 from fieldmark.experiments.study.config import StudyConfig
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.experiments.study.keys import key
-from fieldmark.experiments.study.networks import Networks, load
+from fieldmark.experiments.study.networks import Networks, in_tiers, load
 from fieldmark.experiments.study.photos import StudyPhotos
 from fieldmark.experiments.study.result import StudyResult
 from fieldmark.experiments.study.writing import KIND, finish, write
@@ -37,9 +39,6 @@ from fieldmark.utils.errors import InputError
 from fieldmark.utils.publishing import claimed
 
 logger = logging.getLogger(__name__)
-
-ON_FEATURES = ("cached", "head", "tail", "early")
-"""The modes that need nothing but cached features."""
 
 
 def study(
@@ -91,6 +90,8 @@ def _study(
     if not able:
         raise InputError("The weights of every network are missing: name --weights-dir.")
     extractor = FeatureExtractor(View(tier=config.tier), engine=config.engine)
+    frozen = {run.backbone: None for run in able if run.mode in ON_FEATURES and run.backbone}
+    networks = in_tiers(networks, frozen, Prepared(dataset, extractor), config)
     groups = config.groups or ("none" if made.name == "paper" else "auto")
     if groups == "auto" and dataset is not photos:
         dataset = _grouped(Prepared(dataset, extractor), able, networks, config)
@@ -265,7 +266,8 @@ def _kept(path: Path, key: str) -> StudyRow | None:
 def _log(row: StudyRow) -> None:
     """Log a row in one line."""
     name = f"{row.table:>8}  {row.label:<20}"
-    marked = "" if row.weights_complete else f"  [{row.weights_short}]"
+    marked = "" if row.compute is UNSET else f"  [{row.compute}]"
+    marked += "" if row.weights_complete else f"  [{row.weights_short}]"
     error, interval = row.val_top1_error, row.val_top1_error_interval
     if error is None or interval is None:
         logger.info(f"{name} not measured: no photo is of a class that is learned{marked}")
