@@ -20,6 +20,7 @@ from fieldmark.data.subset import LabelledPhotos
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.experiments import Options, OwnNetwork, Recipe, Run, StudyConfig, StudyResult, study
 from fieldmark.experiments.own import code_key, fit_head
+from fieldmark.experiments.study import modes
 from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.softmax import Hyperparameters, Training, fit
@@ -305,3 +306,29 @@ def test_recipes_with_networks_of_their_own_refuse_others(insects: Path, tmp_pat
     config = StudyConfig(Options(backbones=("squeezenet1_1",)))
     with pytest.raises(InputError, match="names its networks itself"):
         study(insects, "paper", config, out=tmp_path / "study")
+
+
+@pytest.mark.usefixtures("one_cache")
+def test_the_same_run_of_two_tables_is_done_once(
+    insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And each has its row, also when the study goes on after the row of one was lost."""
+    done: list[str] = []
+    do = modes.do
+
+    def counted(context: Any, run: Run) -> Any:
+        done.append(run.label)
+        return do(context, run)
+
+    monkeypatch.setattr(modes, "do", counted)
+    one, other = Run("one", "A", network=Colours, **OWN), Run("two", "B", network=Colours, **OWN)
+    longer = replace(other, label="C", epochs=4)
+    first = study(insects, [one, other, longer], CONFIG, out=tmp_path / "study")
+    assert done == ["A", "C"]
+    a, b, _ = first.record.rows
+    assert (b.id, b.table, b.label) == (other.id, "two", "B")
+    assert replace(b, id=a.id, table=a.table, label=a.label, key=a.key) == a
+    assert np.array_equal(first.evaluation(b).scores_NC, first.evaluation(a).scores_NC)
+    (tmp_path / "study" / "rows" / f"{b.id}.json").unlink()
+    again = study(insects, [one, other, longer], CONFIG, out=tmp_path / "study")
+    assert (done, again.record.rows) == (["A", "C"], first.record.rows)

@@ -245,12 +245,25 @@ def _do(context: StudyContext, run: Run) -> None:
     now = key(context, run)
     row = _kept(path, now)
     if row is None:
-        row = replace(modes.do(context, run), key=now)
+        same = _same(context, run)
+        made = modes.do(context, run) if same is None else same
+        row = replace(made, key=now, id=run.id, table=run.table, label=run.label)
         values = row.to_dict()
         io.write_json(path, {**values, "digest": io.digest(values)})
     context.rows[run.id] = row
     write(context)
     _log(row)
+
+
+def _same(context: StudyContext, run: Run) -> StudyRow | None:
+    """Return the row of a run that differs in its table and label alone: it is not done again."""
+    if run.mode not in ON_FEATURES:
+        return None
+    renamed = (replace(each, table=run.table, label=run.label) for each in context.runs)
+    found = (
+        context.rows.get(each.id) for each, named in zip(context.runs, renamed, strict=True) if named == run
+    )
+    return next(filter(None, found), None)
 
 
 def _kept(path: Path, key: str) -> StudyRow | None:
