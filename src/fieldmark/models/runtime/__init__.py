@@ -19,7 +19,7 @@ from fieldmark.models.runtime import cuda, graphs, openvino, selection
 from fieldmark.models.runtime.base import BATCH, Engine, TorchEngine, torch_has_half
 from fieldmark.models.runtime.graphs import OnnxEngine, cached_graph, graph, relative_error
 from fieldmark.models.runtime.openvino import OpenVinoEngine, installed
-from fieldmark.models.runtime.tiers import EXACT, HALF, Tier
+from fieldmark.models.runtime.tiers import EXACT, HALF, Tier, no_half
 from fieldmark.utils.choices import FloatTierName
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import InputError, StoreError
@@ -155,4 +155,8 @@ def _auto(backbone: Backbone, batch: int) -> Engine:
         if graphs.agrees(found, backbone):
             return found
     make = {each: partial(ENGINES[each], backbone, batch) for each in names}
-    return selection.measure(backbone, batch, make) or TorchEngine(backbone, batch)
+    if (fastest := selection.measure(backbone, batch, make)) is not None:
+        return fastest
+    if backbone.tier.name == "half":
+        raise no_half("auto", f"the features of {backbone.architecture.name} are too far from float32")
+    return TorchEngine(backbone, batch)

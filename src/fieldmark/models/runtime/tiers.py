@@ -14,9 +14,10 @@ from fieldmark.utils import io
 from fieldmark.utils.choices import TierName
 from fieldmark.utils.errors import InputError
 
-HALF_TOLERANCE = 3e-2
-"""The largest distance of a vector in 16 bits from the float32 one, relative to its length: bfloat16 has 8
-bits, and the errors of some dozen layers add up."""
+HALF_TOLERANCE = 0.2
+"""The largest distance of a vector in 16 bits from the float32 one, relative to its length. bfloat16 has 8
+bits, and the errors of some dozen layers add up: with their published weights EfficientNet-Lite0 is 8 % off,
+MobileNetV2 6 %, others 1 to 3 %. An engine that computes something else is off by the length and more."""
 
 
 @dataclass(frozen=True)
