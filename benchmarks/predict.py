@@ -36,8 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 
 class Photos(Dataset):
     def __init__(self, folder, transform):
-        self.paths, self.transform = sorted(os.scandir(folder), key=lambda e: e.name), transform
-        self.paths = [entry.path for entry in self.paths]
+        self.paths, self.transform = sorted(entry.path for entry in os.scandir(folder)), transform
     def __len__(self):
         return len(self.paths)
     def __getitem__(self, number):

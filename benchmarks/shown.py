@@ -170,19 +170,10 @@ def limits(found: Results) -> str:
     lines = []
     for tier, ending in (("exact", ""), ("half", ", half")):
         alone = sum(row.ours for row in rows if row.what.endswith(f", a photo{ending}")) * count
-        for row in rows:
-            if row.what == rows[0].what + ending and row.peer_name == rows[0].peer_name:
-                most = f"{figure(row.peer / alone)}x"
-                lines.append(
-                    (
-                        tier,
-                        _time(row.ours),
-                        _time(alone),
-                        _time(row.ours - alone),
-                        f"{figure(row.ratio)}x",
-                        most,
-                    )
-                )
+        same = (rows[0].what + ending, rows[0].peer_name)
+        for row in (each for each in rows if (each.what, each.peer_name) == same):
+            times = map(_time, (row.ours, alone, row.ours - alone))
+            lines.append((tier, *times, *(f"{figure(ratio)}x" for ratio in (row.ratio, row.peer / alone))))
     head = ("tier", "all", "networks and last layers", "all else", "ratio", "ratio if all else took no time")
     return _markdown(head, lines)
 

@@ -198,7 +198,7 @@ def test_networks_of_a_study_compute_in_int8_or_as_auto_chooses(
     page = (tmp_path / "study" / "report.html").read_text()
     assert re.search(r"<h2>own</h2>.*One.*random weights.*int8", page, re.DOTALL)
     with pytest.raises(InputError, match="compute is 'quick': choose exact, half, int8 or auto"):
-        StudyConfig(compute="quick")  # type: ignore[arg-type]
+        StudyConfig(compute="quick")  # type: ignore[arg-type]  # as a Python user may
     sized = [replace(runs[0], size=96)]
     with pytest.raises(InputError, match="A row has a size of its own, and int8 is made for the network's"):
         study(many, sized, StudyConfig(options, compute="auto", **where))

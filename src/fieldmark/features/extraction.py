@@ -29,7 +29,7 @@ from fieldmark.models.runtime import Engine
 from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected, InputError
 from fieldmark.utils.logging import progress_bar
-from fieldmark.utils.typing import BoolArray
+from fieldmark.utils.typing import BoolArray, IntArray
 
 N = TypeVar("N", int, float)
 
@@ -124,8 +124,8 @@ def extract(
     with ExitStack() as stack:
         writers = {job.name: stack.enter_context(job.cache.writing()) for job in todo}
         engines: dict[str, Engine] = {}
-        for sharing in _passes(todo, in_one=len(unique) <= chunk):
-            needed = np.flatnonzero(np.any([lacking[job.name] for job in sharing], axis=0))
+        for sharing in _passes(todo, in_one=len(_needed(todo, lacking)) <= chunk):
+            needed = _needed(sharing, lacking)
             for start in range(0, len(needed), chunk):
                 part = needed[start : start + chunk]
                 crop_cache = CropCache.empty(len(part), preprocess.size)
@@ -142,6 +142,11 @@ def extract(
                         writers[job.name].sync()
                         on_complete(job.name, result)
     return result
+
+
+def _needed(jobs: Sequence[Job], lacking: Mapping[str, BoolArray]) -> IntArray:
+    """Return the numbers of the photos that a job lacks."""
+    return np.flatnonzero(np.logical_or.reduce([lacking[job.name] for job in jobs]))
 
 
 def _passes(jobs: Sequence[Job], *, in_one: bool) -> list[list[Job]]:
