@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
+import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fieldmark.inference.classifier import Classifier
-from fieldmark.models import runtime
-from fieldmark.models.runtime import ENGINES, cuda, selection
+from fieldmark import inference
+from fieldmark.inference import predictor
+from fieldmark.inference.classifier import Classifier, Network
+from fieldmark.models import BACKBONES, runtime
+from fieldmark.models.runtime import ENGINES, cuda, graphs, selection
 from fieldmark.models.runtime.base import TorchEngine
 from fieldmark.models.runtime.openvino import installed
 from fieldmark.serving.config import ServeConfig
@@ -106,3 +112,75 @@ def test_a_server_reports_its_engine_and_does_not_start_without_it(
     monkeypatch.setattr(cuda, "available", lambda *_: False)
     done = run("serve", converted, "--engine", "cuda", "--port", 0)
     assert (done.code, done.err.count("the engine cuda needs a GPU")) == (2, 1)
+
+
+def loaded_by(folder: Path, **options: Any) -> list[str]:
+    """The engine and whether PyTorch was imported, in a process of its own that predicts one crop."""
+    program = f"""
+        import sys
+        import numpy as np
+        from fieldmark.inference.classifier import Classifier
+        network = Classifier.load({str(folder)!r}, **{options!r}).lead.network
+        network.engine(np.zeros((1, 224, 224, 3), np.uint8))
+        print(network.engine.name, "torch" in sys.modules)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(not installed(), reason="OpenVINO is not installed")
+def test_an_engine_that_was_chosen_before_starts_without_pytorch(
+    converted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "SECONDS", 0.01)
+    # OpenVINO alone is measured, so that it is the choice whatever this machine is.
+    monkeypatch.setattr(selection, "measure", partial(measured, only="openvino", real=selection.measure))
+    facts = BACKBONES["shufflenet_v2_x0_5"]
+    selection._path(selection.conditions(facts, runtime.BATCH)).unlink(missing_ok=True)
+    assert Classifier.load(converted, engine="auto").lead.network.engine.name == "openvino"
+    assert loaded_by(converted, engine="auto") == ["openvino", "False"]
+    assert loaded_by(converted) == ["onnxruntime", "False"]
+    if runtime.halves():
+        assert Classifier.load(converted, compute="half").lead.network.engine.name == "openvino"
+        assert loaded_by(converted, compute="half") == ["openvino", "False"]
+    # Without the features to compare with, PyTorch computes them again.
+    graphs._expected_path(Classifier.load(converted).lead.network.exact_key).unlink()
+    assert loaded_by(converted, engine="auto") == ["openvino", "True"]
+
+
+def measured(backbone: Any, batch: int, make: Any, *, only: str, real: Any) -> Any:
+    return real(backbone, batch, {only: make[only]})
+
+
+def test_many_photos_are_predicted_by_the_fastest_engine(
+    converted: Path, insects: Path, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "SECONDS", 0.01)
+    classifier = Classifier.load(converted)
+    paths = [path for path in sorted(insects.rglob("*.jpg")) if path.stem != "broken"]
+    photos = inference.find_all(paths, ())
+    assert len(photos) < predictor.MANY
+    assert inference.for_all(classifier, photos) is classifier
+    monkeypatch.setattr(predictor, "MANY", len(photos))
+    assert [each.runs_in for each in inference.for_all(classifier, photos).networks] == ["auto"]
+    assert inference.for_all(classifier, photos[1:]) is classifier
+    named = Classifier.load(converted, engine="torch")
+    assert inference.for_all(named, photos) is named
+
+    used: list[str | None] = []
+    real = Network._without_pytorch
+    monkeypatch.setattr(
+        Network, "_without_pytorch", lambda self, name: (used.append(name), real(self, name))[1]
+    )
+    out = tmp_path / "all.csv"
+    assert run("predict", converted, *paths, "--out", out).code == 0
+    whole = out.read_bytes()
+    journal = out.with_name("all.csv.journal")
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:33]))
+    out.unlink()
+    done = run("predict", converted, *paths, "--out", out)  # the photos that are left are few
+    assert (done.code, used) == (0, ["auto", "auto"])
+    assert out.read_bytes() == whole
+    assert "Going on: 32 photos" in done.err

@@ -37,8 +37,8 @@ Output:
         left out of the metadata. Needs --boxes.
     submission: Write the challenge's id,predicted file.
 Computing:
-    engine: What runs the network; auto measures which is fastest. [default: onnxruntime, or torch where
-        the network cannot be converted]
+    engine: What runs the network; auto measures which is fastest. [default: onnxruntime, which starts first;
+        auto for 256 photos and more]
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ def predict(
     items = _photos(photos or (), listed or (), clocks, every, changed=changed)
     if at := _boxes(classifier.provenance.get("boxes"), boxes, box_threshold):
         items = inference.at_boxes(items, at)
+    classifier = inference.for_all(classifier, items)
     with opt.cluster_workers(cluster, shards) as workers:
         run = _way(workers, wide=wide or events)
         if submission is not None:

@@ -24,7 +24,7 @@ from fieldmark.inference.inputs import (
     find_photos,
     read_list,
 )
-from fieldmark.inference.predictor import PhotoResult, PredictFunction, RejectedCounter, with_progress
+from fieldmark.inference.predictor import PhotoResult, PredictFunction, RejectedCounter, for_all, with_progress
 
 __all__ = [
     "COLUMNS",
@@ -42,6 +42,7 @@ __all__ = [
     "columns",
     "find_all",
     "find_photos",
+    "for_all",
     "lines",
     "predict",
     "read_deployments",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fieldmark.data.events import shifted
 from fieldmark.data.locations import Location, location_of
 from fieldmark.data.storage.places import Place
 from fieldmark.inference.classifier import Classifier, Prediction, asking
+from fieldmark.inference.classifier.ensemble_member import with_networks
 from fieldmark.inference.inputs import InputPhoto
 from fieldmark.utils.errors import ImageRejected, RejectReason
 from fieldmark.utils.logging import progress_bar
@@ -18,6 +19,9 @@ from fieldmark.utils.typing import FloatArray
 logger = logging.getLogger(__name__)
 
 BATCH = 32
+MANY = 256
+"""From so many photos on the fastest engine saves more time than it takes to start."""
+_FRAMES = 30  # that a clip counts for; how many it has is seen when it is decoded
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,18 @@ def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) 
             yield PhotoResult(photo, None, output)
         else:
             yield PhotoResult(photo, output[0], scores=output[1])
+
+
+def for_all(classifier: Classifier, photos: Sequence[InputPhoto]) -> Classifier:
+    """Return the classifier with the engines for so many photos: for `MANY` and more the fastest ones.
+
+    Engines differ in the last digits: all photos of a file count, also those that were predicted before.
+    A named engine stays.
+    """
+    count = sum(1 if photo.sampling is None else _FRAMES for photo in photos)
+    if count < MANY or any(network.runs_in for network in classifier.networks):
+        return classifier
+    return replace(classifier, members=with_networks(classifier.members, runs_in="auto"))
 
 
 def _location(photo: InputPhoto) -> Location:

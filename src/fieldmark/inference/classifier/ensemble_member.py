@@ -108,19 +108,34 @@ class Network:
         converted again, and a network that cannot be converted runs in PyTorch if no engine is named."""
         if self.tier.graph is not None:
             return runtime.quantised_engine(self.tier, self.runs_in)
-        if self.tier != runtime.EXACT:
-            return runtime.engine(self.backbone, self.runs_in or "auto")
-        name = self.runs_in or "onnxruntime"
+        name = self.runs_in or ("onnxruntime" if self.tier == runtime.EXACT else "auto")
+        if (engine := self._without_pytorch(name)) is not None:
+            return engine
+        try:
+            return runtime.engine(self.backbone, name)
+        except InputError:
+            if self.runs_in or self.tier != runtime.EXACT:
+                raise
+            return runtime.engine(self.backbone, "torch")
+
+    def _without_pytorch(self, name: str) -> runtime.Engine | None:
+        """Return an engine from what the cache has, or None."""
+        if name == "auto":
+            return runtime.chosen_before(self.exact_key, self._facts, self.tier) if self._facts else None
         graph = runtime.cached_graph(self.exact_key)
         if graph is not None and name in runtime.CONVERTED:
             with suppress(StoreError):
                 return runtime.CONVERTED[name](graph, runtime.BATCH, self.tier)
-        try:
-            return runtime.engine(self.backbone, name)
-        except InputError:
-            if self.runs_in:
-                raise
-            return runtime.engine(self.backbone, "torch")
+        return None
+
+    @property
+    def _facts(self) -> Architecture | None:
+        """The architecture for its crops, where that is known without PyTorch."""
+        from fieldmark.models import BACKBONES
+
+        facts = self.facts or BACKBONES.get(self.architecture)
+        side = self.side or self.trained_at
+        return facts and (facts if side is None else facts.at(side))
 
     @cached_property
     def _backbone(self) -> Backbone:
@@ -283,10 +298,10 @@ def computed(
             f"The last layer learned from features in int8: computed {compute}, its answers differ, and "
             "their calibration does not hold."
         )
-    return in_tier(members, runtime.HALF if compute == "half" else runtime.EXACT)
+    return with_networks(members, tier=runtime.HALF if compute == "half" else runtime.EXACT)
 
 
-def in_tier(members: tuple[Member, ...], tier: runtime.Tier) -> tuple[Member, ...]:
-    """Return members whose networks are computed in a tier."""
-    networks = {each.network.key: replace(each.network, tier=tier) for each in members}
+def with_networks(members: tuple[Member, ...], **changes: Any) -> tuple[Member, ...]:
+    """Return members with the same changes of all their networks; members that share one still do."""
+    networks = {each.network.key: replace(each.network, **changes) for each in members}
     return tuple(replace(each, network=networks[each.network.key]) for each in members)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from fieldmark import inference
 from fieldmark.inference.classifier import Classifier, stacked
-from fieldmark.inference.classifier.ensemble_member import computed, in_tier, running
+from fieldmark.inference.classifier.ensemble_member import computed, running, with_networks
 from fieldmark.inference.export.graph import FORMAT, assemble, describe, left_out, trunks_of
 from fieldmark.inference.export.validation import (
     CHECKED,
@@ -150,7 +150,7 @@ def export(
     int8 = tier_of(classifier, compute) == "int8"
     quantised = {each.exact_key: each.tier for each in classifier.networks}
     given, members = classifier, classifier.members
-    members = in_tier(members, EXACT) if int8 else computed(members, "exact")
+    members = with_networks(members, tier=EXACT) if int8 else computed(members, "exact")
     classifier = replace(classifier, members=members)
     trunks = trunks_of(classifier)
     model = assemble(classifier, trunks)

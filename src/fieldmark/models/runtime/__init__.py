@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -26,6 +27,7 @@ from fieldmark.utils.errors import InputError, StoreError
 from fieldmark.utils.typing import ByteArray, FloatArray
 
 if TYPE_CHECKING:
+    from fieldmark.models.architecture import Architecture
     from fieldmark.models.backbone import Backbone
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ __all__ = [
     "Tier",
     "cached_graph",
     "check_name",
+    "chosen_before",
     "cores",
     "engine",
     "float_tier",
@@ -138,8 +141,32 @@ def _converted(make: Callable[[Path, int, Tier], Engine], backbone: Backbone, ba
         return make(graph(backbone), batch, backbone.tier)
 
 
+def chosen_before(key: str, facts: Architecture, tier: Tier, batch: int = BATCH) -> Engine | None:
+    """Return the engine that `auto` chose before for a network, from its cached graph, without PyTorch.
+
+    Args:
+        key: `Backbone.key` in float32.
+        facts: the network.
+        tier: `exact` or `half`.
+        batch: the largest number of crops run at once.
+
+    Returns:
+        None where it was not measured here, is not installed (any more), is PyTorch, or has wrong features.
+    """
+    path, name = cached_graph(key), selection.cached_choice(facts, batch, tier.name)
+    if path is None or name not in CONVERTED:
+        return None
+    with suppress(StoreError, InputError):
+        found = CONVERTED[name](path, batch, tier)
+        if graphs.agrees_with_cached(found, key, facts):
+            return found
+    return None
+
+
 def _auto(backbone: Backbone, batch: int) -> Engine:
     """Return the fastest engine with correct features; PyTorch where there is no converted graph."""
+    if found := chosen_before(backbone.exact.key, backbone.architecture, backbone.tier, batch):
+        return found
     is_there = {"onnxruntime": True, "openvino": installed(), "cuda": cuda.available()}
     names = [name for name in is_there if is_there[name]]
     if backbone.tier.name == "half":
@@ -151,9 +178,9 @@ def _auto(backbone: Backbone, batch: int) -> Engine:
         return ENGINES["cuda" if is_there["cuda"] else "torch"](backbone, batch)
     name = selection.cached_choice(backbone.architecture, batch, backbone.tier.name)
     if name in names:  # otherwise it is not installed (any more)
-        found = ENGINES[name](backbone, batch)
-        if graphs.agrees(found, backbone):
-            return found
+        chosen = ENGINES[name](backbone, batch)
+        if graphs.agrees(chosen, backbone):
+            return chosen
     make = {each: partial(ENGINES[each], backbone, batch) for each in names}
     if (fastest := selection.measure(backbone, batch, make)) is not None:
         return fastest

@@ -17,6 +17,7 @@ from fieldmark.utils.random import generator
 from fieldmark.utils.typing import ByteArray, FloatArray
 
 if TYPE_CHECKING:
+    from fieldmark.models.architecture import Architecture
     from fieldmark.models.backbone import Backbone
 
 TOLERANCE = 1e-3  # the largest relative difference between two engines' feature vectors
@@ -108,7 +109,7 @@ def _verify(backbone: Backbone, path: Path) -> None:
     """Raise InputError if the graph's features are not those of the network."""
     expected, error = _expected(backbone), float("inf")
     with suppress(FieldmarkError):
-        error = relative_error(OnnxEngine(path)(_tried(backbone)), expected)
+        error = relative_error(OnnxEngine(path)(_tried(backbone.architecture)), expected)
     if not error <= TOLERANCE:
         raise InputError(
             f"{backbone.architecture.name} gives other features when converted to ONNX (relative "
@@ -117,29 +118,51 @@ def _verify(backbone: Backbone, path: Path) -> None:
 
 
 def agrees(engine: Engine, backbone: Backbone) -> bool:
-    """Return whether an engine gives the network's features, to its tolerance, on a few crops."""
-    if engine.name == OnnxEngine.name:
-        return True  # a graph is checked with ONNX Runtime when it is converted
-    error = relative_error(engine(_tried(backbone)), _expected(backbone))
+    """Return whether an engine gives the network's features, to its tolerance, on a few crops.
+
+    A graph is checked with ONNX Runtime when it is converted.
+    """
+    return engine.name == OnnxEngine.name or _close(engine, _expected(backbone), backbone.architecture)
+
+
+def agrees_with_cached(engine: Engine, key: str, facts: Architecture) -> bool:
+    """Return what `agrees` does for the backbone with this key, without it; False where nothing is cached."""
+    expected = _cached_expected(key, facts)
+    return engine.name == OnnxEngine.name or (expected is not None and _close(engine, expected, facts))
+
+
+def _close(engine: Engine, expected: FloatArray, facts: Architecture) -> bool:
+    error = relative_error(engine(_tried(facts)), expected)
     return error <= getattr(engine, "tolerance", TOLERANCE)
 
 
-def _tried(backbone: Backbone) -> ByteArray:
-    return sample(backbone.architecture.input_size, 3)
+def _tried(facts: Architecture) -> ByteArray:
+    return sample(facts.input_size, 3)
+
+
+def _expected_path(key: str) -> Path:
+    return folder() / f"{key}.expected.npy"
+
+
+def _cached_expected(key: str, facts: Architecture) -> FloatArray | None:
+    """Return PyTorch's features of the test crops from the cache, or None."""
+    path = _expected_path(key)
+    if not io.is_sealed(path):
+        return None
+    kept: FloatArray = np.load(path)
+    return kept if kept.shape == (3, facts.feature_dim) else None
 
 
 def _expected(backbone: Backbone) -> FloatArray:
     """Return PyTorch's features of the test crops, from the cache or computed."""
-    path = folder() / f"{backbone.exact.key}.expected.npy"
-    if io.is_sealed(path):
-        kept: FloatArray = np.load(path)
-        if kept.shape == (3, backbone.architecture.feature_dim):
-            return kept
+    key, facts = backbone.exact.key, backbone.architecture
+    if (kept := _cached_expected(key, facts)) is not None:
+        return kept
     import torch
 
     with torch.inference_mode():
-        features: FloatArray = backbone.trunk(torch.from_numpy(_tried(backbone))).numpy()
-    with io.replacing(path, seal=True) as temporary, temporary.open("wb") as handle:
+        features: FloatArray = backbone.trunk(torch.from_numpy(_tried(facts))).numpy()
+    with io.replacing(_expected_path(key), seal=True) as temporary, temporary.open("wb") as handle:
         np.save(handle, features)
     return features
 
