@@ -8,9 +8,7 @@ loses its last batch; the same shard, started again, resumes.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,9 +25,9 @@ from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.models import Backbone, runtime
 from fieldmark.models.runtime import Engine
 from fieldmark.utils import io
-from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import ImageRejected, InputError, StoreError
 from fieldmark.utils.logging import overall_progress
+from fieldmark.utils.threads import in_order, one_ahead
 from fieldmark.utils.typing import BoolArray
 
 CHUNK = 8 * BATCH
@@ -151,18 +149,12 @@ def _all_cached(networks: Sequence[_ShardNetwork], digests: Sequence[str]) -> Bo
 
 def _chunks(table: PhotoTable, rows: Sequence[_Row], workers: int | None) -> Iterator[list[_Read]]:
     """Yield the photos with their bytes, in order, reading one chunk ahead."""
-    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(workers or cores()) as readers:
 
-        def load(start: int) -> list[_Read]:
-            work = ((row, table.file_of(row[1])) for row in rows[start : start + CHUNK])
-            return list(readers.map(_read, work))
+    def load(start: int) -> list[_Read]:
+        work = ((row, table.file_of(row[1])) for row in rows[start : start + CHUNK])
+        return list(in_order(_read, work, workers))
 
-        waiting = deque([ahead.submit(load, 0)] if rows else [])
-        for start in range(0, len(rows), CHUNK):
-            chunk = waiting.popleft().result()
-            if start + CHUNK < len(rows):
-                waiting.append(ahead.submit(load, start + CHUNK))
-            yield chunk
+    return one_ahead(load, range(0, len(rows), CHUNK))
 
 
 def _read(work: tuple[_Row, Place]) -> _Read:

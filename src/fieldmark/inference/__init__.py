@@ -24,7 +24,13 @@ from fieldmark.inference.inputs import (
     find_photos,
     read_list,
 )
-from fieldmark.inference.predictor import PhotoResult, PredictFunction, RejectedCounter, for_all, with_progress
+from fieldmark.inference.predictor import (
+    PhotoResult,
+    PredictFunction,
+    RejectedCounter,
+    for_all,
+    with_progress,
+)
 
 __all__ = [
     "COLUMNS",

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from fieldmark.utils.cpu import cores
@@ -33,19 +34,51 @@ def in_order(
     workers = workers or cores()
     ahead = max(ahead, 4 * workers)
     waiting: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(workers, "fieldmark")
-    try:
+    with _threads(workers, stop) as pool:
         for item in items:
             waiting.append(pool.submit(work, item))
             if len(waiting) >= ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    except BaseException:
+
+
+def one_ahead(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    """Yield `work(item)` for each item, in order; a thread computes the next one while the caller uses one.
+
+    An error of the items is raised after the values of those before it.
+    """
+    with _threads(1) as pool:
+        given, before, error = iter(items), None, None
+        while error is None:
+            now: Future[T] | None = None
+            try:
+                now = pool.submit(work, next(given))
+            except Exception as found:  # it has its turn below
+                error = found
+            if before is not None:
+                yield before.result()
+            before = now
+        if not isinstance(error, StopIteration):
+            raise error
+
+
+@contextmanager
+def _threads(count: int, stop: Callable[[], None] = lambda: None) -> Iterator[ThreadPoolExecutor]:
+    """Give a generator threads, which begin no further work once it ends early; they are waited for.
+
+    Not where nobody takes from it any more: then the garbage collector may end it, in any thread and under
+    any lock, also under one that the end of a thread needs.
+    """
+    pool, wait = ThreadPoolExecutor(count, "fieldmark"), True
+    try:
+        yield pool
+    except BaseException as error:
+        wait = not isinstance(error, GeneratorExit)
         stop()
         raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=wait, cancel_futures=True)
 
 
 class RecentValues(Generic[T]):

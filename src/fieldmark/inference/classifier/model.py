@@ -250,8 +250,7 @@ class Classifier:
         Raises:
             InputError: a value is not a photo; after the results of the photos before it.
         """
-        for reasons, crops in streaming.batches(photos, self.views):
-            p_NC, ood_N = self.outputs(crops)
+        for reasons, (p_NC, ood_N) in streaming.computed(photos, self.views, self.outputs):
             outputs = zip(p_NC, ood_N.tolist(), strict=True)
             for reason in reasons:
                 yield next(outputs) if reason is None else reason

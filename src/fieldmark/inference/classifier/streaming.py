@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from fieldmark.data import images, transforms
 from fieldmark.data.storage.places import Place
 from fieldmark.data.transforms import Preprocess
 from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
-from fieldmark.utils.threads import in_order
+from fieldmark.utils.threads import in_order, one_ahead
 from fieldmark.utils.typing import ByteArray, FloatArray
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 else:
     Photo = Any
 
+T = TypeVar("T")
 OnError = Literal["raise", "return"]
 Crops = ByteArray | Sequence[ByteArray]
 """Crops of N photos: uint8 (N, S, S, 3) for each of the classifier's views; bare where it has one."""
@@ -140,6 +141,18 @@ def batches(
         yield reasons, _first(crops, reasons)
 
 
+def computed(
+    photos: Iterable[Photo | ImageRejected],
+    views: Sequence[Preprocess],
+    compute: Callable[[list[ByteArray]], T],
+) -> Iterator[tuple[list[ImageRejected | None], T]]:
+    """Yield what `batches` does, with what `compute` returns for the crops in their place.
+
+    A batch is computed while the caller uses the one before it.
+    """
+    return one_ahead(lambda batch: (batch[0], compute(batch[1])), batches(photos, views))
+
+
 def rows(
     photos: Photo | Iterable[Photo],
     views: Sequence[Preprocess],
@@ -148,10 +161,10 @@ def rows(
 ) -> FloatArray:
     """Compute a row of numbers for each photo: float32 (N, columns); raises the first reason or error."""
     parts = [np.empty((0, columns), np.float32)]
-    for reasons, crops in batches(several(photos), views):
+    for reasons, part in computed(several(photos), views, compute):
         for reason in filter(None, reasons):
             raise reason
-        parts.append(compute(crops))
+        parts.append(part)
     return np.concatenate(parts)
 
 
