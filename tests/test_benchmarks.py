@@ -482,3 +482,12 @@ def test_labels_are_judged_in_a_process_of_its_own_and_its_memory_is_seen() -> N
 
     check_rows(rows)
     assert 0.01 < rows[0].more["own"] <= rows[0].more["all"] < 8
+
+
+def test_the_server_answers_the_clients_of_its_benchmark() -> None:
+    """Each client is answered, and rightly: a request that is refused is no measurement."""
+    measured = importlib.import_module("benchmarks.serve")
+    rows = measured.run(quick=True)
+    check_rows(rows)
+    assert rows[-1].more["wrong"] == 0
+    assert rows[-1].more["statuses"][200] > 0

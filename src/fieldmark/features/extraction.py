@@ -135,7 +135,8 @@ def extract(
                     if job.name not in engines:
                         engines[job.name] = job.engine()
                     wanted = lacking[job.name][part]
-                    run = _Run(job, engines[job.name], writers[job.name], result)
+                    where = _part(start, chunk, len(needed))
+                    run = _Run(job, engines[job.name], writers[job.name], result, where)
                     run.over(crop_cache, decoding, files_of_part, wanted)
                     decoding = iter(range(len(part)))
                     if start + chunk >= len(needed):
@@ -157,14 +158,20 @@ def _passes(jobs: Sequence[Job], *, in_one: bool) -> list[list[Job]]:
     return [*([cheap] if cheap else []), *([job] for job in jobs if job.giga_macs >= COSTLY)]
 
 
+def _part(start: int, chunk: int, photos: int) -> str:
+    """Say which part of the photos begins at `start`, where they are more than one chunk."""
+    return f" ({start // chunk + 1} of {-(-photos // chunk)})" if photos > chunk else ""
+
+
 @dataclass
 class _Run:
-    """One network on one crop cache."""
+    """One network on one crop cache; `part` says which one to a person, where there are several."""
 
     job: Job
     engine: Engine
     writer: Writer
     result: Extraction
+    part: str = ""
 
     def over(
         self, crop_cache: CropCache, ready: Iterator[int], photos: Sequence[PhotoFile], wanted: BoolArray
@@ -172,7 +179,7 @@ class _Run:
         keys = [photo.sha256 for photo in photos]
         size = getattr(self.engine, "preferred", BATCH)
         batch: list[int] = []
-        with progress_bar(f"features of {self.job.name}", len(photos)) as stage:
+        with progress_bar(f"features of {self.job.name}{self.part}", int(wanted.sum())) as stage:
             for number in ready:
                 if number in crop_cache.rejected:
                     self.result.rejected[keys[number]] = crop_cache.rejected[number]
@@ -180,7 +187,7 @@ class _Run:
                     batch.append(number)
                 if len(batch) == size:
                     self._flush(crop_cache, batch, keys)
-                stage.advance()
+                stage.advance(int(wanted[number]))
             self._flush(crop_cache, batch, keys)
         _note_cost(self.job, self.result, crop_cache.crops.shape[1])
 

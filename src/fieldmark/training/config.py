@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from fieldmark import models
 from fieldmark.data.readers.occurrences import check_columns
 from fieldmark.data.transforms import MAX_SIZE
+from fieldmark.utils.checks import wrong_choices
 from fieldmark.utils.choices import (
     Compute,
     Crop,
@@ -26,22 +27,6 @@ from fieldmark.utils.choices import (
     Weighting,
 )
 from fieldmark.utils.errors import InputError
-
-_CHOICES: dict[str, tuple[str | int, ...]] = {
-    "transfer": get_args(Transfer),
-    "head": get_args(HeadKind),
-    "split": get_args(SplitMethod),
-    "groups": get_args(Grouping),
-    "engine": get_args(EngineName),
-    "compute": get_args(Compute),
-    "tier": get_args(DecodingTier),
-    "crop": get_args(Crop),
-    "ensemble": get_args(Weighting),
-    "quality": get_args(Quality),
-    "optimizer_bits": get_args(OptimizerBits),
-    "language": get_args(Language),
-}
-"""The fields that are one of some words; those whose default is None may be None."""
 
 
 @dataclass(frozen=True)
@@ -235,10 +220,7 @@ class TrainConfig:
 
 def _wrong_values(config: TrainConfig) -> Iterator[str]:
     """What is wrong with single values."""
-    for name, allowed in _CHOICES.items():
-        value = getattr(config, name)
-        if value not in allowed and not (value is None and name in ("head", "ensemble", "crop")):
-            yield f"{name} is {value!r}: choose {', '.join(map(str, allowed[:-1]))} or {allowed[-1]}."
+    yield from wrong_choices(config)
     for what, (names, is_right) in _RULES.items():
         for name in names:
             if not is_right(value := getattr(config, name)):

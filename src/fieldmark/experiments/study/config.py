@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from fieldmark.experiments.runs import Options
+from fieldmark.utils.checks import wrong_choices
 from fieldmark.utils.choices import Compute, DecodingTier, EngineName, Grouping, Language, SplitMethod
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.languages import refuse_other
@@ -65,5 +66,5 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         refuse_other(self.language)
-        if self.compute not in get_args(Compute):
-            raise InputError(f"compute is {self.compute!r}: choose exact, half, int8 or auto.")
+        if wrong := next(wrong_choices(self), None):
+            raise InputError(wrong)

@@ -189,10 +189,15 @@ def combined(
 
 def features_of(members: Sequence[Member], by_view: Mapping[Preprocess, ByteArray]) -> list[FloatArray]:
     """Compute what `Classifier.features` returns from the crops of each view."""
-    networks = {each.network.key: each.network for each in members}
-    keys = [(each.network.key, each.preprocess) for each in members]
-    found = {(key, view): networks[key].engine(by_view[view]) for key, view in dict.fromkeys(keys)}
-    return [found[each] for each in keys]
+    found: dict[tuple[str, Preprocess], FloatArray] = {}
+    for network in {each.network.key: each.network for each in members}.values():
+        # Its views have crops of one side: all of them are one batch, which keeps every core at work.
+        views = list(dict.fromkeys(each.preprocess for each in members if each.network.key == network.key))
+        crops = [by_view[view] for view in views]
+        features = network.engine(crops[0] if len(crops) == 1 else np.concatenate(crops))
+        parts = np.split(features, len(views))
+        found |= {(network.key, view): part for view, part in zip(views, parts, strict=True)}
+    return [found[each.network.key, each.preprocess] for each in members]
 
 
 def logits_of(
