@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fieldmark.data.transforms import Preprocess
-from fieldmark.models import Backbone, load
+from fieldmark.models import Backbone, load, runtime, tracing
 from fieldmark.models.runtime import (
     ENGINES,
     HALF,
@@ -336,3 +338,15 @@ def test_engines_give_the_same_answer_on_real_photos(shared: Path, name: str) ->
     assert len(set(reference)) > 30  # it does tell them apart
     for other in OTHERS:
         assert (answers(other) == reference).mean() >= 0.999, other
+
+
+@pytest.mark.usefixtures("own_graphs")
+def test_a_full_disk_is_no_fault_of_the_network(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tracing, "trace", full)
+    with pytest.raises(
+        InputError, match=r"could not be written \(No space left on device\): free some space"
+    ):
+        runtime.graph(small)

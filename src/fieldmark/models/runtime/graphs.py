@@ -98,6 +98,8 @@ def _convert(backbone: Backbone, to: Path) -> None:
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     try:
         tracing.trace(backbone.trunk, example, to)
+    except OSError:  # the disk is full, say: no fault of the network
+        raise
     except Exception as error:  # the exporter may raise anything
         raise InputError(
             f"{backbone.architecture.name} cannot be converted to ONNX ({first_line(error)[:200]}): "
