@@ -347,6 +347,6 @@ def test_a_full_disk_is_no_fault_of_the_network(small: Backbone, monkeypatch: py
 
     monkeypatch.setattr(tracing, "trace", full)
     with pytest.raises(
-        InputError, match=r"could not be written \(No space left on device\): free some space"
+        InputError, match=r"could not be written \(No space left on device\): free some"
     ):
         runtime.graph(small)

@@ -25,7 +25,7 @@ _PIPE = 1024 * 1024  # the read buffer; a whole crop fits into it
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # glibc: keep the memory of a photo for the next one; to get it anew takes as long as half of the decoding.
+    # glibc: keep the memory of a photo for the next one; getting it anew takes a third of the decoding.
     "MALLOC_MMAP_THRESHOLD_": str(32 * 1024 * 1024),
     "MALLOC_TRIM_THRESHOLD_": str(64 * 1024 * 1024),
 }
