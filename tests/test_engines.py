@@ -346,7 +346,5 @@ def test_a_full_disk_is_no_fault_of_the_network(small: Backbone, monkeypatch: py
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tracing, "trace", full)
-    with pytest.raises(
-        InputError, match=r"could not be written \(No space left on device\): free some"
-    ):
+    with pytest.raises(InputError, match=r"could not be written \(No space left on device\): free some"):
         runtime.graph(small)
