@@ -15,6 +15,7 @@ from fieldmark.data.loader import LabelledCrops
 from fieldmark.heads.softmax import Epoch
 from fieldmark.models.network import ClassifierNetwork as Network
 from fieldmark.training.finetune import channels, magnitude
+from fieldmark.training.finetune.batch_norm import set_statistics
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.loop import finetune
 from fieldmark.training.finetune.step import Loss
@@ -72,6 +73,8 @@ def train_in_rounds(
     again = partial(finetune, network, train, val, recipe, loss=loss)
     for number in range(ROUNDS + 1):
         release = step(number)
+        if number and recipe.frozen_statistics:
+            set_statistics(network, train, val.side, recipe)
         files.append(checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}"))
         points, spent = again(checkpoint=files[-1])
         release()
