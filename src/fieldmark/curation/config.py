@@ -10,9 +10,9 @@ import polars as pl
 
 from fieldmark import models
 from fieldmark.data.photos import PhotoTable
+from fieldmark.utils.checks import check_choices
 from fieldmark.utils.choices import EngineName, Language
 from fieldmark.utils.errors import RejectReason
-from fieldmark.utils.languages import refuse_other
 
 DROP_REASONS = {
     "duplicates": RejectReason.DUPLICATE,
@@ -50,7 +50,7 @@ class CheckConfig:
     language: Language = "en"  # of the report
 
     def __post_init__(self) -> None:
-        refuse_other(self.language)
+        check_choices(self)
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def _passes(jobs: Sequence[Job], *, in_one: bool) -> list[list[Job]]:
 
 def _part(start: int, chunk: int, photos: int) -> str:
     """Say which part of the photos begins at `start`, where they are more than one chunk."""
-    return f" ({start // chunk + 1} of {-(-photos // chunk)})" if photos > chunk else ""
+    return f" ({start // chunk + 1}/{-(-photos // chunk)})" if photos > chunk else ""
 
 
 @dataclass

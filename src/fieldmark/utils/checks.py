@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, get_args, get_origin, get_type_hints
 
+from fieldmark.utils.errors import InputError
+
+
+def check_choices(config: object) -> None:
+    """Raise InputError for a field of a dataclass that is none of the values of its `Literal` type."""
+    for wrong in wrong_choices(config):
+        raise InputError(wrong)
+
 
 def wrong_choices(config: object) -> Iterator[str]:
     """Yield a sentence for each field of a dataclass that is none of the values of its `Literal` type."""

@@ -14,8 +14,6 @@ from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
-from fieldmark.utils.errors import InputError
-
 LANGUAGES = {"en": "English", "de": "Deutsch", "es": "Español", "fr": "Français", "pt": "Português"}
 """The languages by their codes (ISO 639-1), each called as its speakers do."""
 SETTING = "language"
@@ -31,17 +29,6 @@ _of_page: list[Callable[[], str | None]] = []
 def speak(language: str) -> None:
     """Use a language from now on in this context; English for one that there is not."""
     _language.set(language if language in LANGUAGES else "en")
-
-
-def refuse_other(language: str) -> None:
-    """Refuse a language that there is not, in a configuration.
-
-    Raises:
-        InputError: of what it could be.
-    """
-    if language not in LANGUAGES:
-        *first, last = LANGUAGES
-        raise InputError(f"language is {language!r}: choose {', '.join(first)} or {last}.")
 
 
 @contextmanager

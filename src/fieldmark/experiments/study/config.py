@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from fieldmark.experiments.runs import Options
-from fieldmark.utils.checks import wrong_choices
+from fieldmark.utils.checks import check_choices
 from fieldmark.utils.choices import Compute, DecodingTier, EngineName, Grouping, Language, SplitMethod
-from fieldmark.utils.errors import InputError
-from fieldmark.utils.languages import refuse_other
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,4 @@ class StudyConfig:
     language: Language = "en"
 
     def __post_init__(self) -> None:
-        refuse_other(self.language)
-        if wrong := next(wrong_choices(self), None):
-            raise InputError(wrong)
+        check_choices(self)

@@ -245,8 +245,7 @@ def _do(context: StudyContext, run: Run) -> None:
     now = key(context, run)
     row = _kept(path, now)
     if row is None:
-        same = _same(context, run)
-        made = modes.do(context, run) if same is None else same
+        made = _same(context, run) or modes.do(context, run)
         row = replace(made, key=now, id=run.id, table=run.table, label=run.label)
         values = row.to_dict()
         io.write_json(path, {**values, "digest": io.digest(values)})
@@ -257,13 +256,11 @@ def _do(context: StudyContext, run: Run) -> None:
 
 def _same(context: StudyContext, run: Run) -> StudyRow | None:
     """Return the row of a run that differs in its table and label alone: it is not done again."""
-    if run.mode not in ON_FEATURES:
-        return None
-    renamed = (replace(each, table=run.table, label=run.label) for each in context.runs)
-    found = (
-        context.rows.get(each.id) for each, named in zip(context.runs, renamed, strict=True) if named == run
-    )
-    return next(filter(None, found), None)
+    if run.mode in ON_FEATURES:
+        for each in context.runs:
+            if each.id in context.rows and replace(each, table=run.table, label=run.label) == run:
+                return context.rows[each.id]
+    return None
 
 
 def _kept(path: Path, key: str) -> StudyRow | None:

@@ -122,8 +122,7 @@ class Network:
         """Return an engine from what the cache has, or None."""
         if name == "auto":
             return runtime.chosen_before(self.exact_key, self._facts, self.tier) if self._facts else None
-        graph = runtime.cached_graph(self.exact_key)
-        if graph is not None and name in runtime.CONVERTED:
+        if name in runtime.CONVERTED and (graph := runtime.cached_graph(self.exact_key)) is not None:
             with suppress(StoreError):
                 return runtime.CONVERTED[name](graph, runtime.BATCH, self.tier)
         return None

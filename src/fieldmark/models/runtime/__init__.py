@@ -165,8 +165,6 @@ def chosen_before(key: str, facts: Architecture, tier: Tier, batch: int = BATCH)
 
 def _auto(backbone: Backbone, batch: int) -> Engine:
     """Return the fastest engine with correct features; PyTorch where there is no converted graph."""
-    if found := chosen_before(backbone.exact.key, backbone.architecture, backbone.tier, batch):
-        return found
     is_there = {"onnxruntime": True, "openvino": installed(), "cuda": cuda.available()}
     names = [name for name in is_there if is_there[name]]
     if backbone.tier.name == "half":
@@ -178,9 +176,9 @@ def _auto(backbone: Backbone, batch: int) -> Engine:
         return ENGINES["cuda" if is_there["cuda"] else "torch"](backbone, batch)
     name = selection.cached_choice(backbone.architecture, batch, backbone.tier.name)
     if name in names:  # otherwise it is not installed (any more)
-        chosen = ENGINES[name](backbone, batch)
-        if graphs.agrees(chosen, backbone):
-            return chosen
+        found = ENGINES[name](backbone, batch)
+        if graphs.agrees(found, backbone):
+            return found
     make = {each: partial(ENGINES[each], backbone, batch) for each in names}
     if (fastest := selection.measure(backbone, batch, make)) is not None:
         return fastest

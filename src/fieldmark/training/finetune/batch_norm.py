@@ -25,7 +25,7 @@ def set_statistics(network: Network, train: LabelledCrops, side: int, recipe: Fi
     """Compute the means and variances of all BatchNorm layers anew, in place.
 
     Args:
-        network: on any device; it stays there, in evaluation mode.
+        network: it is moved to the device of the recipe, and set to evaluation mode.
         train: training crops, of which the central part is taken; fewer than two change nothing.
         side: of the crops that the network is measured on, in pixels.
         recipe: its batch size, its seed and its device.

@@ -11,9 +11,9 @@ from fieldmark.data.readers.occurrences import check_columns
 from fieldmark.data.split import Split
 from fieldmark.inference.classifier import Classifier
 from fieldmark.training.config import TrainConfig
+from fieldmark.utils.checks import check_choices
 from fieldmark.utils.choices import Compute, EngineName, Grouping, Language
 from fieldmark.utils.errors import InputError
-from fieldmark.utils.languages import refuse_other
 
 NONE = "none"
 """The value of `ExtendConfig.prior` for no prior."""
@@ -50,7 +50,7 @@ class ExtendConfig:
     language: Language = "en"
 
     def __post_init__(self) -> None:
-        refuse_other(self.language)
+        check_choices(self)
 
 
 def as_trained(classifier: Classifier, split: Split, config: ExtendConfig) -> TrainConfig:
