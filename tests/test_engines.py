@@ -24,6 +24,7 @@ from fieldmark.models.runtime import (
     relative_error,
     selection,
 )
+from fieldmark.models.runtime.base import torch_has_half
 from fieldmark.models.runtime.openvino import installed
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, StoreError
@@ -134,6 +135,31 @@ def test_an_engine_that_computes_something_else_is_not_chosen(
     assert found is not None
     assert found.name == "torch"
     assert selection.measure(small, 2, {"wrong": Wrong}) is None
+
+
+@pytest.mark.usefixtures("own_graphs")
+def test_a_lone_engine_is_not_timed(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: object) -> None:
+        raise AssertionError("timed")
+
+    monkeypatch.setattr(selection, "rate", never)
+    found = selection.measure(small, 2, {"wrong": Wrong, "onnxruntime": lambda: engine(small, "onnxruntime")})
+    assert found is not None
+    assert found.name == selection.cached_choice(small.architecture, 2) == "onnxruntime"
+
+
+@pytest.mark.usefixtures("own_graphs")
+@pytest.mark.skipif(not torch_has_half(), reason="PyTorch does not compute bfloat16 on this processor")
+def test_half_falls_back_to_pytorch(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fieldmark.models.runtime.halves", lambda: ["openvino", "torch"])
+    monkeypatch.setattr("fieldmark.models.runtime.installed", lambda: True)
+    monkeypatch.setitem(ENGINES, "openvino", lambda backbone, batch: Wrong())
+    half = small.computed(HALF)
+    assert engine(half, batch=2).name == "torch"
+    assert selection.cached_choice(small.architecture, 2, "half") is None  # it depends on the weights
+    monkeypatch.setattr("fieldmark.models.runtime.torch_has_half", lambda: False)
+    with pytest.raises(InputError, match="too far from float32"):
+        engine(half, batch=2)
 
 
 @pytest.mark.usefixtures("own_graphs")

@@ -127,9 +127,10 @@ def float_tier(name: str) -> Tier:
 
 
 def halves() -> list[str]:
-    """Return the engines that `auto` chooses from for the tier `half`: those that have it on this machine."""
+    """Return the engines that have the tier `half` on this machine."""
     has = {"openvino": installed() and openvino.half() is not None, "torch": torch_has_half()}
-    return [name for name, there in (has | {"cuda": cuda.available()}).items() if there]
+    has["cuda"] = cuda.available()
+    return [name for name, there in has.items() if there]
 
 
 def _converted(make: Callable[[Path, int, Tier], Engine], backbone: Backbone, batch: int) -> Engine:
@@ -164,11 +165,13 @@ def chosen_before(key: str, facts: Architecture, tier: Tier, batch: int = BATCH)
 
 
 def _auto(backbone: Backbone, batch: int) -> Engine:
-    """Return the fastest engine with correct features; PyTorch where there is no converted graph."""
+    """Return the fastest engine with correct features; PyTorch on the CPU where no other has them.
+
+    PyTorch is not measured: in both tiers it was slower than OpenVINO for every network measured.
+    """
+    is_half = backbone.tier.name == "half"
     is_there = {"onnxruntime": True, "openvino": installed(), "cuda": cuda.available()}
-    names = [name for name in is_there if is_there[name]]
-    if backbone.tier.name == "half":
-        names = halves()
+    names = [name for name in (halves() if is_half else is_there) if is_there.get(name)]
     try:
         graph(backbone)
     except InputError as error:
@@ -182,6 +185,8 @@ def _auto(backbone: Backbone, batch: int) -> Engine:
     make = {each: partial(ENGINES[each], backbone, batch) for each in names}
     if (fastest := selection.measure(backbone, batch, make)) is not None:
         return fastest
-    if backbone.tier.name == "half":
-        raise no_half("auto", f"the features of {backbone.architecture.name} are too far from float32")
-    return TorchEngine(backbone, batch)
+    if not is_half:
+        return TorchEngine(backbone, batch)
+    if torch_has_half() and graphs.agrees(last := TorchEngine(backbone, batch), backbone):
+        return last
+    raise no_half("auto", f"the features of {backbone.architecture.name} are too far from float32")
