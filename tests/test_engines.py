@@ -100,7 +100,7 @@ def test_auto_measures_once_and_keeps_its_choice(small: Backbone, monkeypatch: p
     assert selection.cached_choice(small.architecture, 4) is None
     first = engine(small, batch=4)
     assert first.name == selection.cached_choice(small.architecture, 4)
-    (record,) = [io.read_json(path) for path in graphs.folder().glob("*.json")]
+    (record,) = [io.read_json(path) for path in (io.cache_dir() / "graphs").glob("*.json")]
     assert set(record["crops_per_second"]) == set(OTHERS)  # PyTorch is not worth the time
     best = max(record["crops_per_second"], key=record["crops_per_second"].get)
     assert record["engine"] == first.name == best
@@ -174,7 +174,7 @@ def test_a_choice_made_for_other_weights_is_checked(small: Backbone, monkeypatch
 @pytest.mark.usefixtures("own_graphs")
 def test_what_engines_are_checked_with_is_made_anew_when_it_is_damaged(small: Backbone) -> None:
     graphs.graph(small)
-    (kept,) = graphs.folder().glob("*.npy")
+    (kept,) = (io.cache_dir() / "graphs").glob("*.npy")
     good = kept.read_bytes()
     for damaged in (b"", good[:40], good[:-1]):
         kept.write_bytes(damaged)
@@ -192,7 +192,7 @@ def test_damage_in_the_cache_is_repaired(small: Backbone) -> None:
     for name in OTHERS:
         path.write_bytes(good[:1000])
         assert engine(small, name)(crops_of(224, 1)).shape == (1, 512)
-    record = graphs.folder() / selection._path(selection.conditions(small.architecture, 2)).name
+    record = selection._path(selection.conditions(small.architecture, 2))
     record.write_text("{")
     assert selection.cached_choice(small.architecture, 2) is None
 
@@ -205,7 +205,7 @@ def test_a_graph_that_differs_is_not_kept(small: Backbone, monkeypatch: pytest.M
     with pytest.raises(InputError, match="other features when converted"):
         graphs.graph(small)
     assert cached_graph(small.key) is None
-    assert list(graphs.folder().glob("*.onnx*")) == []
+    assert list((io.cache_dir() / "graphs").glob("*.onnx*")) == []
 
 
 @pytest.mark.usefixtures("own_graphs")

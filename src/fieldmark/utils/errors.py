@@ -4,6 +4,7 @@
     ├── InputError              the user's input cannot be used; the message names the fix
     │   ├── ImageRejected       a file cannot be used as a photo; `reason` is from a closed set
     │   ├── WeightsUnavailable  a network's weights are not on this machine and cannot be downloaded
+    │   ├── NotConvertible      a network cannot be converted into an ONNX graph
     │   └── ClassifierError     a folder or file is not a classifier, or a damaged or hostile one
     └── StoreError              a file of fieldmark's own is damaged or locked by another process
 
@@ -77,6 +78,10 @@ class ImageRejected(InputError):
 
 class WeightsUnavailable(InputError):
     """A network's weights are not on this machine and cannot be downloaded."""
+
+
+class NotConvertible(InputError):
+    """A network cannot be converted into an ONNX graph: PyTorch runs it."""
 
 
 class ClassifierError(InputError):

@@ -20,7 +20,7 @@ from fieldmark.models import runtime
 from fieldmark.models.runtime import graphs
 from fieldmark.utils import io
 from fieldmark.utils.choices import Compute
-from fieldmark.utils.errors import ClassifierError, InputError, StoreError
+from fieldmark.utils.errors import ClassifierError, InputError, NotConvertible, StoreError
 from fieldmark.utils.typing import ByteArray, FloatArray
 
 if TYPE_CHECKING:
@@ -113,9 +113,11 @@ class Network:
             return engine
         try:
             return runtime.engine(self.backbone, name)
-        except InputError:
+        except InputError as error:
             if self.runs_in or self.tier != runtime.EXACT:
                 raise
+            if not isinstance(error, NotConvertible):  # the disk is full, say
+                logger.warning(f"{error} PyTorch runs the network instead, which is slower.")
             return runtime.engine(self.backbone, "torch")
 
     def _without_pytorch(self, name: str) -> runtime.Engine | None:

@@ -24,6 +24,7 @@ from fieldmark.data.storage.places import Box
 from fieldmark.models import runtime
 from fieldmark.models.detectors.base import BOX_DIGITS, CONFIDENCE_DIGITS, Facts
 from fieldmark.utils import io
+from fieldmark.utils.cached import cached_file
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import InputError, StoreError, first_line
 from fieldmark.utils.typing import ByteArray, FloatArray, IntArray
@@ -76,7 +77,7 @@ class OnnxDetector:
         name = "onnxruntime" if engine in (None, "auto") else engine
         if name not in runtime.CONVERTED:
             raise InputError(f"The engine {name} runs no ONNX file: choose {', '.join(runtime.CONVERTED)}.")
-        graph = io.cache_dir() / "graphs" / f"{digest[:32]}.{self._height}x{self._width}.detector.onnx"
+        graph = cached_file("graphs", f"{digest[:32]}.{self._height}x{self._width}.detector.onnx")
         if not io.is_sealed(graph):
             with io.replacing(graph, seal=True) as temporary:
                 temporary.write_bytes(_from_pixels(model, self._height, self._width, path))

@@ -175,7 +175,7 @@ def _auto(backbone: Backbone, batch: int) -> Engine:
     try:
         graph(backbone)
     except InputError as error:
-        logger.info(f"{error} It is the only engine for this network.")
+        logger.info(f"{error} PyTorch runs the network instead.")
         return ENGINES["cuda" if is_there["cuda"] else "torch"](backbone, batch)
     name = selection.cached_choice(backbone.architecture, batch, backbone.tier.name)
     if name in names:  # otherwise it is not installed (any more)

@@ -12,7 +12,8 @@ from fieldmark.models import tracing
 from fieldmark.models.runtime.base import BATCH, Engine, Streams, piece_for
 from fieldmark.models.runtime.tiers import EXACT, Tier, no_half
 from fieldmark.utils import io
-from fieldmark.utils.errors import FieldmarkError, InputError, StoreError, first_line
+from fieldmark.utils.cached import cached_file
+from fieldmark.utils.errors import FieldmarkError, InputError, NotConvertible, StoreError, first_line
 from fieldmark.utils.random import generator
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -54,13 +55,13 @@ class OnnxEngine(Streams):
         return features
 
 
-def folder() -> Path:
-    """Return the folder of converted graphs and chosen engines."""
-    return io.cache_dir() / "graphs"
+def file(name: str) -> Path:
+    """Return where a converted graph, or what belongs to it, is or is to be written."""
+    return cached_file("graphs", name)
 
 
 def _path(key: str) -> Path:
-    return folder() / f"{key}.opset{tracing.OPSET}.onnx"
+    return file(f"{key}.opset{tracing.OPSET}.onnx")
 
 
 def cached_graph(key: str) -> Path | None:
@@ -74,7 +75,8 @@ def graph(backbone: Backbone) -> Path:
     """Return the graph of a backbone, from the cache or converted (some seconds).
 
     Raises:
-        InputError: the network cannot be converted.
+        NotConvertible: the network cannot be converted.
+        InputError: the graph cannot be written.
     """
     path = _path(backbone.exact.key)
     if not io.is_sealed(path):
@@ -101,19 +103,19 @@ def _convert(backbone: Backbone, to: Path) -> None:
     except OSError:  # the disk is full, say: no fault of the network
         raise
     except Exception as error:  # the exporter may raise anything
-        raise InputError(
+        raise NotConvertible(
             f"{backbone.architecture.name} cannot be converted to ONNX ({first_line(error)[:200]}): "
             "use the engine torch."
         ) from error
 
 
 def _verify(backbone: Backbone, path: Path) -> None:
-    """Raise InputError if the graph's features are not those of the network."""
+    """Raise NotConvertible if the graph's features are not those of the network."""
     expected, error = _expected(backbone), float("inf")
     with suppress(FieldmarkError):
         error = relative_error(OnnxEngine(path)(_tried(backbone.architecture)), expected)
     if not error <= TOLERANCE:
-        raise InputError(
+        raise NotConvertible(
             f"{backbone.architecture.name} gives other features when converted to ONNX (relative "
             f"difference {error:.1e}): use the engine torch."
         )
@@ -145,7 +147,7 @@ def _tried(facts: Architecture) -> ByteArray:
 
 
 def _expected_path(key: str) -> Path:
-    return folder() / f"{key}.expected.npy"
+    return file(f"{key}.expected.npy")
 
 
 def _cached_expected(key: str, facts: Architecture) -> FloatArray | None:
@@ -166,7 +168,12 @@ def _expected(backbone: Backbone) -> FloatArray:
 
     with torch.inference_mode():
         features: FloatArray = backbone.trunk(torch.from_numpy(_tried(facts))).numpy()
-    with io.replacing(_expected_path(key), seal=True) as temporary, temporary.open("wb") as handle:
+    # Without room on the disk the next process computes them again.
+    with (
+        suppress(InputError),
+        io.replacing(_expected_path(key), seal=True) as temporary,
+        temporary.open("wb") as handle,
+    ):
         np.save(handle, features)
     return features
 

@@ -85,7 +85,7 @@ def quantised(backbone: Backbone, crops_NSS3: ByteArray, engine: str = "auto") -
             f"int8 sets its ranges by {FEWEST} photos or more: give some hundred, or --compute exact."
         )
     source, made_of = graphs.graph(backbone), io.sha256(crops_NSS3.tobytes())[:16]
-    path = graphs.folder() / f"{backbone.exact.key}.{engine}-int8-{_VERSION}.{made_of}.onnx"
+    path = graphs.file(f"{backbone.exact.key}.{engine}-int8-{_VERSION}.{made_of}.onnx")
     if not io.is_sealed(path):
         import onnx
 

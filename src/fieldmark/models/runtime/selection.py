@@ -74,7 +74,8 @@ def measure(backbone: Backbone, batch: int, make: Mapping[str, Callable[[], Engi
             rates[name] = round(rate(engine, crops), 2)
     best = right[max(right, key=lambda name: rates.get(name, 0.0))]
     now = conditions(facts, batch, backbone.tier.name)
-    io.write_json(_path(now), {"engine": best.name, "crops_per_second": rates, "conditions": now})
+    with suppress(InputError):  # the disk is full: the next process measures again
+        io.write_json(_path(now), {"engine": best.name, "crops_per_second": rates, "conditions": now})
     return best
 
 
@@ -90,7 +91,7 @@ def rate(engine: Engine, crops: Any) -> float:
 
 
 def _path(now: dict[str, Any]) -> Path:
-    return graphs.folder() / io.file_name(f"{now['network'][1]}.{io.digest(now)[:16]}.json")
+    return graphs.file(io.file_name(f"{now['network'][1]}.{io.digest(now)[:16]}.json"))
 
 
 def _processor() -> str:

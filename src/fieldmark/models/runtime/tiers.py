@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fieldmark.utils import io
+from fieldmark.utils.cached import cached_file
 from fieldmark.utils.choices import TierName
 from fieldmark.utils.errors import InputError
 
@@ -57,7 +58,7 @@ HALF = Tier("half")
 def _received(name: TierName, engine: str, digest: str, graph: bytes | None) -> Tier:
     if graph is None:
         return Tier(name, engine)
-    path = io.cache_dir() / "graphs" / f"{digest}.int8.onnx"
+    path = cached_file("graphs", f"{digest}.int8.onnx")
     if not path.is_file() or io.file_digest(path) != digest:
         io.write_bytes(path, graph)
     return Tier(name, engine, path, digest)
