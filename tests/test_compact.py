@@ -226,8 +226,13 @@ ROWS = (
         (Budget(memory_megabytes=2.0), "d"),
     ],
 )
-def test_the_lowest_validation_error_within_the_budget_is_chosen(budget: Budget, label: str) -> None:
-    assert choose(ROWS, budget).label == label
+def test_the_lowest_validation_error_within_the_budget_is_chosen(
+    budget: Budget, label: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "fieldmark"):
+        assert choose(ROWS, budget).label == label
+    best = choose(ROWS, Budget()).label
+    assert (f"Without the budget: {best}" in caplog.text) == (label != best)
 
 
 def test_a_budget_that_nothing_keeps_says_what_there_is() -> None:

@@ -101,8 +101,12 @@ def choose(rows: Sequence[StudyRow], budget: Budget) -> StudyRow:
             f"{fastest.rate:.0f} photos a second ({fastest.row.label}): allow more, or add smaller networks "
             "to the study with --backbone."
         )
-    chosen = min(within, key=lambda model: (model.error, model.megabytes))
+    chosen, best = (
+        min(those, key=lambda model: (model.error, model.megabytes)) for those in (within, measured)
+    )
     logger.info(str(chosen))
+    if chosen is not best:
+        logger.info(f"Without the budget: {best}")
     return chosen.row
 
 
