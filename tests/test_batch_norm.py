@@ -13,7 +13,7 @@ from torch import nn
 
 from fieldmark.models.network import ClassifierNetwork
 from fieldmark.training.finetune import batch_norm, rounds
-from fieldmark.training.finetune.batch_norm import set_statistics
+from fieldmark.training.finetune.batch_norm import adopt_statistics, set_statistics
 from fieldmark.training.finetune.config import FineTuning
 
 HOW = FineTuning("all", epochs=1, batch_size=8, learning_rate=1e-4, frozen_statistics=True)
@@ -46,6 +46,37 @@ def test_they_are_those_of_the_central_part_of_training_photos(side: int) -> Non
     torch.testing.assert_close(found.running_var, given.var((0, 2, 3)), atol=1e-2, rtol=0.05)
     assert found.momentum == 0.1
     assert not any(each.training for each in network.modules())
+
+
+def test_adopted_statistics_are_those_of_the_photos_and_change_no_answer() -> None:
+    network, train = tiny().train(), crops(32, 24)
+    norm = norm_of(network)
+    with torch.no_grad():
+        norm.running_mean.fill_(9)
+        norm.running_var.fill_(4)
+        norm.weight.uniform_(-2, 2)
+        norm.bias.uniform_(-2, 2)
+        before = network.eval()(torch.from_numpy(train.pixels))
+        adopt_statistics(network, train, 24, HOW)
+        torch.testing.assert_close(network(torch.from_numpy(train.pixels)), before, atol=1e-4, rtol=1e-4)
+        given = inputs_of(network, train.pixels)
+        torch.testing.assert_close(norm.running_mean, given.mean((0, 2, 3)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(norm.running_var, given.var((0, 2, 3), correction=0), atol=1e-3, rtol=1e-3)
+        # So computing them anew, where nothing was taken away, changes hardly anything.
+        set_statistics(network, train, 24, HOW)
+        after = network(torch.from_numpy(train.pixels))
+    assert float((after - before).norm() / before.norm()) < 0.05
+
+
+@pytest.mark.parametrize(("photos", "batch_size"), [(1, 8), (9, 1)])
+def test_batches_of_one_photo_change_nothing(photos: int, batch_size: int) -> None:
+    network, train = tiny(), crops(photos, 24)
+    norm = norm_of(network)
+    norm.running_mean.fill_(9)
+    before = {name: each.clone() for name, each in network.state_dict().items()}
+    for change in (adopt_statistics, set_statistics):
+        change(network, train, 24, replace(HOW, batch_size=batch_size))
+    assert all(torch.equal(each, before[name]) for name, each in network.state_dict().items())
 
 
 def test_parts_of_batches_single_photos_and_networks_without_batch_norm_are_passed_over() -> None:

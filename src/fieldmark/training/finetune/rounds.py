@@ -15,7 +15,7 @@ from fieldmark.data.loader import LabelledCrops
 from fieldmark.heads.softmax import Epoch
 from fieldmark.models.network import ClassifierNetwork as Network
 from fieldmark.training.finetune import channels, magnitude
-from fieldmark.training.finetune.batch_norm import set_statistics
+from fieldmark.training.finetune.batch_norm import adopt_statistics, set_statistics
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.loop import finetune
 from fieldmark.training.finetune.step import Loss
@@ -72,9 +72,12 @@ def train_in_rounds(
     files, curve, seconds = [], list[Epoch](), 0.0
     again = partial(finetune, network, train, val, recipe, loss=loss)
     for number in range(ROUNDS + 1):
+        photos, smaller = (train, val.side, recipe), number > 0 and recipe.frozen_statistics
+        if smaller:
+            adopt_statistics(network, *photos)
         release = step(number)
-        if number and recipe.frozen_statistics:
-            set_statistics(network, train, val.side, recipe)
+        if smaller:
+            set_statistics(network, *photos)
         files.append(checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}"))
         points, spent = again(checkpoint=files[-1])
         release()
