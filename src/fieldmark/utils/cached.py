@@ -24,10 +24,7 @@ def cached_file(kind: str, name: str) -> Path:
         name: the file's name.
     """
     kept = io.cache_dir() / kind / name
-    if _can_be_written(kept.parent):
-        return kept
-    own = _of_this_process() / name
-    return kept if kept.is_file() and not own.is_file() else own
+    return kept if kept.is_file() or _can_be_written(kept.parent) else _of_this_process() / name
 
 
 @functools.cache

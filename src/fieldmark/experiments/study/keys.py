@@ -29,7 +29,7 @@ def key(context: StudyContext, run: Run) -> str:
     if run.mode in ("finetune", "literal", "tuned"):
         about["how"] = fine_tuning(context, run).key
     if run.smaller:
-        about["rounds"] = [ROUNDS, batch_norm.PHOTOS]
+        about["rounds"] = [ROUNDS, batch_norm.PHOTOS, batch_norm.VERSION]
     for label in filter(None, (run.teacher, run.source)):
         about["source"] = context.rows[compacting.named(context, run, label).id].key
     if run.teacher:

@@ -63,8 +63,7 @@ def measure(backbone: Backbone, batch: int, make: Mapping[str, Callable[[], Engi
     """
     facts = backbone.architecture
     count = max(1, min(batch, int(_GIGA_MACS_A_CALL / max(facts.giga_macs, 1e-3))))
-    built = {name: build() for name, build in make.items()}
-    right = {name: engine for name, engine in built.items() if graphs.agrees(engine, backbone)}
+    right = {name: built for name, build in make.items() if graphs.agrees(built := build(), backbone)}
     if not right:
         return None
     rates: dict[str, float] = {}

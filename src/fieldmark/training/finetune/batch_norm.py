@@ -13,6 +13,7 @@ permuted activations for interpolation repair", 2023.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ from fieldmark.utils.typing import IntArray
 
 PHOTOS = 1024
 """How many photos the statistics are computed from, at most."""
+VERSION = 2
+"""Of how the statistics are set, in the keys of rows: those made in another way are trained again."""
 FEWEST = 2
 """Of fewer photos in a batch there is no variance: nothing is changed."""
 
@@ -40,24 +43,20 @@ def adopt_statistics(network: Network, train: LabelledCrops, side: int, recipe: 
         network, train, side, recipe: as for `set_statistics`.
     """
     norms = [each for each in _norms(network) if each.affine]
-    sums: dict[nn.Module, tuple[torch.Tensor | float, torch.Tensor | float]] = dict.fromkeys(
-        norms, (0.0, 0.0)
-    )
+    moments: dict[nn.Module, list[torch.Tensor]] = defaultdict(list)  # of each batch: mean, mean of squares
 
     def add(norm: nn.Module, given: tuple[torch.Tensor]) -> None:
-        x, (total, squares) = given[0].float(), sums[norm]
+        x = given[0].float()
         others = [axis for axis in range(x.ndim) if axis != 1]
-        sums[norm] = total + x.mean(others), squares + (x**2).mean(others)
+        moments[norm].append(torch.stack([x.mean(others), (x**2).mean(others)]))
 
-    batches = _batches(train, recipe)
     handles = [each.register_forward_pre_hook(add) for each in norms]
-    _forward(network.eval(), train, side, recipe, batches)
+    _forward(network.eval(), train, side, recipe, _batches(train, recipe))
     for handle in handles:
         handle.remove()
-    for each, (total, squares) in sums.items():
-        if batches and isinstance(total, torch.Tensor):  # otherwise the layer was not run
-            mean = total / len(batches)
-            _rewrite(each, mean, (squares / len(batches) - mean**2).clamp(min=0))
+    for norm, found in moments.items():
+        mean, squares = torch.stack(found).mean(0)
+        _rewrite(norm, mean, (squares - mean**2).clamp(min=0))
 
 
 @torch.no_grad()
