@@ -8,6 +8,7 @@ README.md and docs/performance.md from the stored results.
 from __future__ import annotations
 
 import argparse
+import compileall
 import importlib
 import os
 import sys
@@ -30,6 +31,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if given.write_readme:
         shown.write()
         return 0
+    # As pip does: where the environment forbids Python to write bytecode, each start compiles the source.
+    compileall.compile_dir(common.ROOT / "src", quiet=2)
     names = given.names or [name for name in BENCHMARKS if name not in LONG]
     failed = [name for name in names if not run(name, quick=given.quick)]
     if failed:

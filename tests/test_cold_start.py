@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -18,24 +19,27 @@ from fieldmark.data.transforms import Preprocess
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import Classifier
 from fieldmark.models.runtime import graphs
+from fieldmark.utils import collector
 
 HEAVY = ("torch", "torchvision", "timm", "polars", "matplotlib", "rich", "onnx", "sklearn", "jinja2")
 HEAVY_FOR_HELP = (*HEAVY, "numpy", "onnxruntime", "openvino", "PIL")
 
 RUN = """
-import json, sys
+import gc, json, sys
 sys.argv = ["fieldmark", *json.loads(sys.argv[1])]
-from fieldmark.cli import main
+from fieldmark.__main__ import main
 try:
     main()
 except SystemExit as end:
     assert not end.code, end.code
+print(json.dumps(gc.isenabled()))
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
 
-def run(*words: str) -> tuple[str, set[str]]:
-    """What `fieldmark WORDS` prints in a process of its own, and the packages that it imported."""
+def run(*words: str) -> tuple[str, bool, set[str]]:
+    """What `fieldmark WORDS` prints in a process of its own, whether the garbage collector ran when it ended,
+    and the packages that it imported."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, json.dumps(words)],
         capture_output=True,
@@ -44,8 +48,8 @@ def run(*words: str) -> tuple[str, set[str]]:
         env=dict(os.environ),
     )
     assert done.returncode == 0, done.stderr
-    *printed, modules = done.stdout.splitlines()
-    return "\n".join(printed), set(json.loads(modules))
+    *printed, collected, modules = done.stdout.splitlines()
+    return "\n".join(printed), json.loads(collected), set(json.loads(modules))
 
 
 @pytest.fixture
@@ -65,7 +69,7 @@ def classifier(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["predict", "--help"]])
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
-    printed, modules = run(*words)
+    printed, _, modules = run(*words)
     assert "fieldmark" in printed
     assert not modules & set(HEAVY_FOR_HELP)
 
@@ -73,7 +77,25 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
 def test_one_photo_is_named_without_pytorch(classifier: Path, tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
     Image.new("RGB", (80, 60), (90, 140, 40)).save(photo)
-    printed, modules = run("predict", str(classifier), str(photo))
+    printed, collected, modules = run("predict", str(classifier), str(photo))
     assert "Avis secunda" in printed
+    assert collected
     assert "onnxruntime" in modules
     assert not modules & set(HEAVY)
+
+
+def test_a_module_is_loaded_without_the_collector_which_runs_again_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loaded_once.py").write_text("import gc\nRAN = gc.isenabled()\n")
+    (tmp_path / "broken_one.py").write_text("raise KeyError\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    collector.load("loaded_once")
+    assert not sys.modules["loaded_once"].RAN
+    assert gc.isenabled()
+    frozen = gc.get_freeze_count()
+    collector.load("loaded_once")
+    assert gc.get_freeze_count() == frozen
+    with pytest.raises(KeyError):
+        collector.load("broken_one")
+    assert gc.isenabled()

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from fieldmark.cli import options
+from fieldmark.utils import collector
 
 _GROUPED_FROM = 8
 """A command with fewer options lists them in one group."""
@@ -55,6 +56,11 @@ def _sections(text: str) -> dict[str, tuple[str, str]]:
 
 class Command(TyperCommand):
     """A command whose options are listed in groups."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, with the garbage collector, without which the program starts."""
+        collector.resume()
+        return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then the options, group by group."""

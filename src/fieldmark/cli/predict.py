@@ -53,6 +53,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fieldmark.cli import options as opt
+from fieldmark.utils import collector
 from fieldmark.utils.choices import Compute, Decision, EngineName, OutputFormat
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.printable import some_of
@@ -103,6 +104,7 @@ def predict(
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
+    collector.load("fieldmark.inference")
     from fieldmark import inference
 
     shown: dict[str, Any] = {"wide": wide, "candidates": candidates}

@@ -74,5 +74,5 @@ def study(
         bands=(rare_below, frequent_from),
     )
     found = run(data, recipe, config, out=out, command=opt.command_line()).record
-    typer.echo(f"{len(found.rows)} rows in {format_duration(found.seconds or 0.0)}")
+    typer.echo(f"Rows:    {len(found.rows)}, in {format_duration(found.seconds or 0.0)}")
     typer.echo(f"Numbers: {out / 'study.json'}\nReport:  {out / 'report.html'}")

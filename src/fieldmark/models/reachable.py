@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-import urllib.request
 from contextlib import suppress
-from urllib.error import HTTPError
 
 from fieldmark.models.architecture import HUB
 
@@ -24,6 +22,9 @@ def is_reachable(url: str) -> bool:
 
     It is asked in a thread, since resolving a name has no time-out.
     """
+    import urllib.request  # it imports TLS: not at the start of every command
+    from urllib.error import HTTPError
+
     if url.startswith(HUB) and is_offline():
         return False
     answered = threading.Event()
