@@ -103,8 +103,7 @@ def predict(
     compute: Compute | None = None,
     cache: Path | None = None,
 ) -> None:
-    opt.use_cache(cache)
-    collector.load("fieldmark.inference")
+    _begin(cache)
     from fieldmark import inference
 
     shown: dict[str, Any] = {"wide": wide, "candidates": candidates}
@@ -129,6 +128,12 @@ def predict(
             lines = partial(inference.lines, format, **shown, boxes=at.threshold if at else None)
             records = _printed(run(classifier, items, top), len(items), lines, classifier, xmp or copies)
     _finish(records, items, out, xmp, copies)
+
+
+def _begin(cache: Path | None) -> None:
+    """Use the cache, and load what predicts."""
+    opt.use_cache(cache)
+    collector.load("fieldmark.inference")
 
 
 def _printed(
