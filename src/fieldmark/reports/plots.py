@@ -37,7 +37,7 @@ _VARIABLES = {
 }
 _MARKERS = "osD^v"
 _LEGEND: dict[str, Any] = {"frameon": False, "labelcolor": INK}
-_WIDEST = 70  # characters of a legend in one line
+_WIDEST = 60  # characters of a legend in one line, in a wide font of the reader
 
 
 @dataclass(frozen=True)
