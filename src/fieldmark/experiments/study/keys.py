@@ -11,7 +11,7 @@ from fieldmark.experiments.study.context import StudyContext
 from fieldmark.heads import class_imbalance
 from fieldmark.heads.softmax import Hyperparameters, Training
 from fieldmark.training.finetune import FineTuning, batch_norm, distillation, good
-from fieldmark.training.finetune.rounds import ROUNDS
+from fieldmark.training.finetune.rounds import ROUNDS, VERSION
 from fieldmark.utils import io
 
 
@@ -29,7 +29,7 @@ def key(context: StudyContext, run: Run) -> str:
     if run.mode in ("finetune", "literal", "tuned"):
         about["how"] = fine_tuning(context, run).key
     if run.smaller:
-        about["rounds"] = [ROUNDS, batch_norm.PHOTOS, batch_norm.VERSION]
+        about["rounds"] = [ROUNDS, batch_norm.PHOTOS, VERSION]
     for label in filter(None, (run.teacher, run.source)):
         about["source"] = context.rows[compacting.named(context, run, label).id].key
     if run.teacher:

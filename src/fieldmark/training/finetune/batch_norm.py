@@ -30,8 +30,6 @@ from fieldmark.utils.typing import IntArray
 
 PHOTOS = 1024
 """How many photos the statistics are computed from, at most."""
-VERSION = 2
-"""Of how the statistics are set, in the keys of rows: those made in another way are trained again."""
 FEWEST = 2
 """Of fewer photos in a batch there is no variance: nothing is changed."""
 

@@ -3,6 +3,10 @@
 Which layers hang together is found by Torch-Pruning (Fang, Ma, Song, Mi and Wang, "DepGraph: towards any
 structural pruning", 2023). The channels with the smallest weights of the whole network go first; no layer
 loses more than `MOST` of its own, and the last layer keeps its classes.
+
+Weights are compared as they are. The library would divide them by the mean of their layer, and take channels
+from layers that need all of theirs: with half of its multiplications left EfficientNet-Lite0 gave the same
+answer as before for 9 % of 200 photos of wild74 so, instead of 49 %, before it was trained again.
 """
 
 from __future__ import annotations
@@ -45,7 +49,7 @@ class Channels:
             self._pruner = tp.pruner.BasePruner(
                 network,
                 self._crop,
-                importance=tp.importance.GroupMagnitudeImportance(p=2),
+                importance=tp.importance.GroupMagnitudeImportance(p=2, normalizer=None),
                 pruning_ratio=share,
                 iterative_steps=rounds,
                 max_pruning_ratio=MOST,

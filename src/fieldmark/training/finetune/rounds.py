@@ -22,6 +22,8 @@ from fieldmark.training.finetune.step import Loss
 
 ROUNDS = 3
 """Of pruning and retraining, after the network was trained whole."""
+VERSION = 3
+"""Of how networks are pruned, in the keys of rows: those made in another way are trained again."""
 
 
 def kept_after(final: float, number: int) -> float:
