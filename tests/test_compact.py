@@ -100,6 +100,25 @@ def test_channels_are_removed_from_all_layers_but_the_last() -> None:
     assert scores.shape == (2, CLASSES)
 
 
+def test_channels_of_small_weights_go_first_and_a_layer_keeps_a_fifth() -> None:
+    network = models.load(SMALL, weights="random").trainable(CLASSES, 0)
+    block = network.network.layer3[0]
+    with torch.no_grad():
+        for each in (block.conv1, block.bn1, block.conv2):
+            each.weight.mul_(1e-3)
+    before = {name: len(each) for name, each in network.named_parameters()}
+    channels.Channels(network, 0.04, 1, 64).remove()
+    smaller = {name for name, each in network.named_parameters() if len(each) < before[name]}
+    assert smaller == {f"network.layer3.0.{name}" for name in ("conv1.weight", "bn1.weight", "bn1.bias")}
+    assert 0.2 * before["network.layer3.0.conv1.weight"] <= len(block.conv1.weight)
+
+
+def test_more_channels_than_may_go_are_one_sentence() -> None:
+    network = models.load(SMALL, weights="random").trainable(CLASSES, 0)
+    with pytest.raises(InputError, match="so many channels of this network cannot be removed"):
+        channels.check(network, 0.99, 64)
+
+
 def test_rows_whose_channels_cannot_be_removed_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
     """Those of a ShuffleNet, which divides its channels in two at each block, and what is made from them."""
     name = "shufflenet_v2_x0_5"

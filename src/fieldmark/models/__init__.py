@@ -68,7 +68,7 @@ def load(
     name: str | Architecture,
     *,
     weights: str | Path | weights_.Weights = "pretrained",
-    weights_dir: Path | None = None,
+    weights_dir: Path | str | None = None,
     seed: int = 0,
     size: int | None = None,
     trained_at: int | None = None,
@@ -111,6 +111,6 @@ def load(
     return (found if size is None else found.at(size)).computed(tier)
 
 
-def available(weights_dir: Path | None = None) -> list[str]:
+def available(weights_dir: Path | str | None = None) -> list[str]:
     """Return the names in `BACKBONES` whose pretrained weights are on this machine."""
     return [name for name, facts in BACKBONES.items() if weights_.find_local(facts, weights_dir)]

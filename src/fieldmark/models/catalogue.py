@@ -113,7 +113,7 @@ class Query:
     max_macs: float | None = None
     max_parameters: float | None = None
     here: bool = False
-    weights_dir: Path | None = None
+    weights_dir: Path | str | None = None
 
     @property
     def costs(self) -> bool:
@@ -129,7 +129,7 @@ class Query:
         return True
 
 
-def named(name: str, weights_dir: Path | None = None) -> str:
+def named(name: str, weights_dir: Path | str | None = None) -> str:
     """Return the network that a recommendation stands for; any other name is returned as it is.
 
     It is the first of `RECOMMENDED` whose weights are on this machine or can be downloaded, and is logged

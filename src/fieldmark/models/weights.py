@@ -31,7 +31,7 @@ _COUNTER = "num_batches_tracked"  # BatchNorm's count of batches: unused, and of
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
-def find(facts: Architecture, weights: str | Path, weights_dir: Path | None) -> Path | None:
+def find(facts: Architecture, weights: str | Path, weights_dir: Path | str | None) -> Path | None:
     """Return the file of weights; None for random weights.
 
     `weights` is "pretrained", "random", or the path of a file; `weights_dir` is searched first.
@@ -54,11 +54,11 @@ def find(facts: Architecture, weights: str | Path, weights_dir: Path | None) -> 
     return find_local(facts, weights_dir) or download(facts)
 
 
-def find_local(facts: Architecture, weights_dir: Path | None = None) -> Path | None:
+def find_local(facts: Architecture, weights_dir: Path | str | None = None) -> Path | None:
     """Return the local file of pretrained weights, or None."""
     if facts.library == "onnx":
         return Path(facts.url)
-    if weights_dir is not None and (path := _in_folder(facts, weights_dir)):
+    if weights_dir is not None and (path := _in_folder(facts, Path(weights_dir))):
         return path
     if path := timm.packaged_weights(facts.name):
         return path
