@@ -113,6 +113,17 @@ def test_channels_of_small_weights_go_first_and_a_layer_keeps_a_fifth() -> None:
     assert 0.2 * before["network.layer3.0.conv1.weight"] <= len(block.conv1.weight)
 
 
+def test_grouped_convolutions_lose_the_same_places_of_each_group() -> None:
+    network = models.load("resnext50_32x4d", weights="random").trainable(CLASSES, 0)
+    block = network.network.layer4[1]
+    with torch.no_grad():
+        for each in (block.conv1, block.bn1, block.conv2, block.bn2, block.conv3):
+            each.weight.mul_(1e-3)
+    channels.Channels(network, 0.02, 1, 64).remove()
+    assert block.conv2.weight.shape == (32 * 8, 8, 3, 3)  # of 32 places in each of 32 groups a fifth, rounded
+    assert block.conv2.groups == 32
+
+
 def test_more_channels_than_may_go_are_one_sentence() -> None:
     network = models.load(SMALL, weights="random").trainable(CLASSES, 0)
     with pytest.raises(InputError, match="so many channels of this network cannot be removed"):

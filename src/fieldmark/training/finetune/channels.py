@@ -44,13 +44,15 @@ class Channels:
 
     def __init__(self, network: Network, share: float, rounds: int, side: int) -> None:
         tp = _library()
+        self._magnitude = tp.importance.GroupMagnitudeImportance(p=2, normalizer=None)
+        self._whole: dict[Any, int] = {}  # channels of each layer before any was removed
         self._network, self._crop = network, torch.zeros(2, side, side, 3, dtype=torch.uint8)
         with self._following(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of parameters outside of layers, which it treats by their shape
             self._pruner = tp.pruner.BasePruner(
                 network,
                 self._crop,
-                importance=_importance(tp),
+                importance=self._importance,
                 pruning_ratio=share,
                 iterative_steps=rounds,
                 max_pruning_ratio=MOST,
@@ -65,6 +67,24 @@ class Channels:
             self._pruner.step()
             with torch.no_grad():
                 self._network(self._crop)
+
+    def _importance(self, group: Any) -> torch.Tensor | None:
+        """Return the importance of the channels of layers that hang together: their squared weights in all of
+        them, and infinity for those that stay.
+
+        Without these the library leaves alone a layer of which all would go, rounded to `MULTIPLE`. In a
+        grouped convolution it removes the same places of each group, by their mean.
+        """
+        found: torch.Tensor | None = self._magnitude(group)
+        if found is None:
+            return None
+        layers = [dep.target.module for dep, _ in group]
+        grouped = (self._pruner.out_channel_groups, self._pruner.in_channel_groups)
+        by_group = found.view(max(each.get(layer, 1) for each in grouped for layer in layers), -1).clone()
+        whole = self._whole.setdefault(layers[0], by_group.shape[1])
+        least = MULTIPLE * math.ceil((1 - MOST) * whole / MULTIPLE)
+        by_group[:, by_group.mean(0).topk(min(by_group.shape[1], least)).indices] = math.inf
+        return by_group.flatten()
 
     @contextmanager
     def _following(self) -> Iterator[None]:
@@ -86,31 +106,6 @@ class Channels:
 
 def _size(network: Network) -> int:
     return sum(each.numel() for each in network.parameters())
-
-
-def _importance(tp: Any) -> Any:
-    """Return the importance of channels: their squared weights in all layers that they are in; `MOST` of a
-    layer may go.
-
-    The library leaves a layer alone of which more would go, and so the least important layers.
-    """
-
-    class Importance(tp.importance.GroupMagnitudeImportance):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(p=2, normalizer=None)
-            self._whole: dict[Any, int] = {}
-
-        def __call__(self, group: Any) -> torch.Tensor | None:
-            found = super().__call__(group)
-            if found is None:
-                return None
-            whole = self._whole.setdefault(group[0].dep.target.module, len(found))
-            kept = min(len(found), max(MULTIPLE, math.ceil((1 - MOST) * whole)))
-            important: torch.Tensor = found.clone()
-            important[important.topk(kept).indices] = math.inf
-            return important
-
-    return Importance()
 
 
 def check(network: Network, share: float, side: int) -> None:
