@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from fieldmark.cli import app
 from fieldmark.features.cache import _SOUND, FeatureStore

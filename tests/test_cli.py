@@ -18,6 +18,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
+import click
 import pytest
 
 from fieldmark import __version__, cli
@@ -70,6 +71,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, insects: Path, model: 
     return tmp_path
 
 
+def program(run: Callable[[], None]) -> click.Command:
+    """A command line that runs a function, whatever it is given."""
+    return click.Command("fieldmark", callback=run, context_settings={"allow_extra_args": True})
+
+
 def test_the_version_and_the_help(run) -> None:
     assert run("--version").out == f"fieldmark {__version__}\n"
     everything = run("--help")
@@ -93,7 +99,7 @@ def test_a_disk_that_refuses_is_one_sentence_wherever_it_is_met(run, monkeypatch
     def refused() -> None:
         raise OSError(errno.EROFS, "Read-only file system", "/photos/x.part")
 
-    monkeypatch.setattr("fieldmark.cli.command_line", lambda _: refused)
+    monkeypatch.setattr("fieldmark.cli.command_line", lambda _: program(refused))
     done = run("index")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert done.err.startswith("fieldmark: /photos/x.part could not be written (Read-only file system)")
@@ -395,6 +401,7 @@ def test_control_c_leaves_cleanly(here: Path) -> None:
 
 IN_A_CALLBACK = """
 import os, signal, time, weakref
+import click
 from fieldmark import cli
 
 class Thing: pass
@@ -406,7 +413,7 @@ def run():
     for _ in range(100):
         time.sleep(0.1)
 
-cli.command_line = lambda _: run
+cli.command_line = lambda _: click.Command("fieldmark", callback=run)
 cli.main()
 """
 
@@ -458,7 +465,7 @@ def test_memory_that_is_used_up_is_one_sentence(
     def run() -> None:
         raise error
 
-    monkeypatch.setattr(cli, "command_line", lambda _: run)
+    monkeypatch.setattr(cli, "command_line", lambda _: program(run))
     with pytest.raises(type(error) if code is None else SystemExit) as raised:
         cli.main()
     if isinstance(raised.value, SystemExit):

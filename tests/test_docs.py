@@ -16,7 +16,6 @@ from types import ModuleType
 from typing import Any, get_args
 
 import pytest
-import typer
 import yaml
 
 import fieldmark
@@ -31,7 +30,7 @@ from fieldmark.utils.errors import InputError, RejectReason
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = app.commands
 EVERYWHERE = {"--help"}
 PAPER = "docs/paper.md"
 
@@ -93,8 +92,9 @@ def test_the_defaults_that_are_documented_are_the_defaults(verb: str) -> None:
             continue
         if isinstance(default, (int, float)):
             assert float(said) == default, option
-        elif default is not None and not parameters[option].required:
-            assert said.strip("`") == str(default), option
+        elif default not in (None, ()) and not parameters[option].required:
+            values = default if isinstance(default, tuple) else (default,)
+            assert said.strip("`") == ", ".join(map(str, values)), option
         else:
             assert not re.fullmatch(r"`.*`|[\d.]+", said), option
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from fieldmark.cli import COMMANDS as GROUPS
 from fieldmark.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "fieldmark"
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = app.commands
 
 
 def unused_words() -> list[str]:
@@ -62,12 +61,12 @@ def phrases(code: re.Match[str]) -> str:
 
 
 def messages(tree: ast.AST) -> Iterator[str]:
-    """The strings in the arguments of `logger.…(…)`, `typer.echo(…)` and `raise …Error(…)`."""
+    """The strings in the arguments of `logger.…(…)`, `click.echo(…)` and `raise …Error(…)`."""
     for node in ast.walk(tree):
         call: ast.expr | None = node if isinstance(node, ast.Call) else None
         if isinstance(node, ast.Raise):
             call = node.exc
-        elif call is not None and not re.match(r"(logger\.|typer\.echo)", ast.unparse(node)):
+        elif call is not None and not re.match(r"(logger\.|click\.echo)", ast.unparse(node)):
             continue
         if isinstance(call, ast.Call):
             for argument in call.args:
@@ -116,7 +115,7 @@ def test_unused_words_are_read_and_found() -> None:
 def test_messages_are_found_in_the_source() -> None:
     code = """
 logger.info(f"on the {a('shelf')} {b} spool")
-typer.echo("twins" if c else "arm")
+click.echo("twins" if c else "arm")
 raise InputError(f"a {d}" " bench") from error
 x = "strangers"
 """

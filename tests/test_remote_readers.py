@@ -18,8 +18,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from PIL import Image
-from typer.testing import CliRunner
 
 from fieldmark.cli import app
 from fieldmark.data import readers

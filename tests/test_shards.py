@@ -261,7 +261,7 @@ class TestSegments:
 
 
 def test_the_verb(tars: Path, cache: Path) -> None:
-    from typer.testing import CliRunner
+    from click.testing import CliRunner
 
     run = CliRunner().invoke(
         app,
@@ -276,7 +276,7 @@ def test_the_verb(tars: Path, cache: Path) -> None:
 
 
 def test_a_shard_without_a_photo_that_can_be_used_is_no_success(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
+    from click.testing import CliRunner
 
     (tmp_path / "kind").mkdir()
     (tmp_path / "kind" / "a.jpg").write_bytes(b"no picture")

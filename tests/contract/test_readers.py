@@ -13,8 +13,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from PIL import Image
-from typer.testing import CliRunner
 
 from fieldmark.cli import app
 from fieldmark.data.photos import SCHEMA, PhotoTable, by_location

@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, TextIO, cast
+from typing import TextIO, cast
 
-import typer
+import click
 
 from fieldmark import __version__
-from fieldmark.cli.help import Command, Group, describe
+from fieldmark.cli.help import Command, Group
 from fieldmark.utils import memory
 from fieldmark.utils.errors import FieldmarkError
 from fieldmark.utils.io import not_written
@@ -45,38 +45,15 @@ EXIT_INTERRUPTED = 130
 _OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # wherever it is met: no defect of ours
 
 
-def version(value: bool) -> None:
-    """Print the version and exit."""
-    if value:
-        typer.echo(f"fieldmark {__version__}")
-        raise typer.Exit
-
-
-def common(
-    show_version: Annotated[
-        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Define the options of the program itself."""
-
-
-def command_line(only: str = "") -> typer.Typer:
+def command_line(only: str = "") -> click.Group:
     """Return the command line.
 
     Args:
         only: the command that is called: the others are not built then, which shortens the start. All are
             built where there is none of this name.
     """
-    app = typer.Typer(
-        name="fieldmark",
-        cls=Group,
-        help="Train a species classifier from labelled photos, and measure its error.",
-        no_args_is_help=True,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-    app.callback()(common)
+    app = Group("fieldmark", help="Train a species classifier from labelled photos, and measure its error.")
+    click.version_option(__version__, message="%(prog)s %(version)s", help="Print the version.")(app)
     known = any(only in names for names in COMMANDS.values())
     for group, names in COMMANDS.items():
         for name in names:
@@ -84,13 +61,11 @@ def command_line(only: str = "") -> typer.Typer:
                 continue
             file = "browser" if name == "app" else name  # `app` is the whole command line, below
             module = import_module(f"fieldmark.cli.{file}")
-            command = getattr(module, name)
-            summary = describe(command, module.__doc__ or "")
-            app.command(cls=Command, help=summary, rich_help_panel=group)(command)
+            app.add_command(Command.of(getattr(module, name), module.__doc__ or "", group))
     return app
 
 
-def __getattr__(name: str) -> typer.Typer:
+def __getattr__(name: str) -> click.Group:
     """Return the command line with all commands as `app`."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -133,14 +108,18 @@ def main() -> None:
     try:
         with _as_program():
             memory.check_address_space()
-            command_line(next(iter(sys.argv[1:]), ""))()
+            program = command_line(next(iter(sys.argv[1:]), ""))
+            with program.make_context(program.name, sys.argv[1:]) as context:
+                program.invoke(context)
     except FieldmarkError as error:
         logger.error(f"fieldmark: {error}")
         sys.exit(EXIT_INPUT)
-    except (KeyboardInterrupt, SystemExit) as leave:
-        # Typer turns Ctrl-C into this exit code itself, without a message.
-        if isinstance(leave, SystemExit) and leave.code != EXIT_INTERRUPTED:
-            raise
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_INPUT)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except KeyboardInterrupt:
         logger.info("fieldmark: stopped; finished work is saved, run the same command to resume.")
         sys.exit(EXIT_INTERRUPTED)
     except (MemoryError, ImportError, RuntimeError) as error:

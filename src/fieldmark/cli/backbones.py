@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 
@@ -27,10 +27,10 @@ _LICENCE = 40  # characters of a licence in the table
 
 
 def backbones(
-    name: Annotated[str | None, typer.Argument()] = None,
+    name: str | None = None,
     all: bool = False,
-    max_macs: Annotated[float | None, typer.Option(min=0)] = None,
-    max_parameters: Annotated[float | None, typer.Option(min=0)] = None,
+    max_macs: Annotated[float | None, opt.Number(0)] = None,
+    max_parameters: Annotated[float | None, opt.Number(0)] = None,
     here: bool = False,
     weights_dir: Path | None = None,
     json: bool = False,
@@ -47,7 +47,7 @@ def backbones(
     rates = measured_rates(FeatureStore().folder)
     rows = [replace(each, photos_per_second=rates.get((each.name, each.size))) for each in found.networks]
     found = replace(found, networks=tuple(rows))
-    typer.echo(io.to_json(found.to_dict()).rstrip() if json else "\n".join(_lines(found)))
+    click.echo(io.to_json(found.to_dict()).rstrip() if json else "\n".join(_lines(found)))
 
 
 def _lines(found: Catalogue) -> Iterator[str]:

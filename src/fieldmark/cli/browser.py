@@ -13,24 +13,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 from fieldmark.utils.errors import InputError
 
 
 def app(
-    project: Annotated[Path, typer.Argument()] = Path("fieldmark-project"),
-    port: Annotated[int, typer.Option(min=0, max=65_535)] = 8765,
+    project: Path = Path("fieldmark-project"),
+    port: Annotated[int, click.IntRange(0, 65_535)] = 8765,
     no_browser: bool = False,
-    desktop_entry: Annotated[bool, typer.Option("--desktop-entry")] = False,
+    desktop_entry: bool = False,
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
     if desktop_entry:
         from fieldmark.app.desktop import write_start_file
 
-        typer.echo(f"Open the project with {write_start_file(project)}")
+        click.echo(f"Open the project with {write_start_file(project)}")
         return
     try:
         from fieldmark.app.server import run

@@ -12,14 +12,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 
 
 def cache(
     action: Literal["size", "verify", "prune"],
-    unused: Annotated[float, typer.Option(min=0)] = 90,
+    unused: Annotated[float, opt.Number(0)] = 90,
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
@@ -29,13 +29,13 @@ def cache(
     if action == "size":
         found = housekeeping.sizes()
         for kind, count in found.items():
-            typer.echo(f"{count / 1e6:>12,.1f} MB  {housekeeping.KINDS[kind]} ({io.cache_dir() / kind})")
-        typer.echo(f"{sum(found.values()) / 1e6:>12,.1f} MB  in all")
+            click.echo(f"{count / 1e6:>12,.1f} MB  {housekeeping.KINDS[kind]} ({io.cache_dir() / kind})")
+        click.echo(f"{sum(found.values()) / 1e6:>12,.1f} MB  in all")
     elif action == "verify":
         told = housekeeping.verify()
-        typer.echo(f"{told.vectors:,} vectors checked, {told.damaged_vectors:,} damaged")
-        typer.echo(f"{told.files:,} files checked, {told.damaged_files:,} damaged")
+        click.echo(f"{told.vectors:,} vectors checked, {told.damaged_vectors:,} damaged")
+        click.echo(f"{told.files:,} files checked, {told.damaged_files:,} damaged")
         if told.damaged_vectors or told.damaged_files:
-            typer.echo("What was damaged is computed again when it is needed.")
+            click.echo("What was damaged is computed again when it is needed.")
     else:
-        typer.echo(f"{housekeeping.prune(unused) / 1e6:,.1f} MB removed from {io.cache_dir()}")
+        click.echo(f"{housekeeping.prune(unused) / 1e6:,.1f} MB removed from {io.cache_dir()}")

@@ -21,7 +21,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 from fieldmark.utils.choices import EngineName, Language
@@ -36,7 +36,7 @@ def check(
     blurred: float = 0.7,
     tiny: int = 64,
     rotated: float = 6.0,
-    label_precision: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.8,
+    label_precision: Annotated[float, opt.Number(0, 1)] = 0.8,
     names: Path | None = None,
     boxes: Path | None = None,
     box_threshold: opt.Confidence = None,
@@ -61,5 +61,5 @@ def check(
     with opt.cluster_workers(cluster, shards) as workers:
         read = workers.ready_to_check(config) if workers else None
         checked = run(photos, out, config, command=opt.command_line(), read=read)
-    typer.echo("\n".join(lines(checked)))
-    typer.echo(f"Report: {out / 'report.html'}\nTable:  {out / 'checked.parquet'}, for `fieldmark train`")
+    click.echo("\n".join(lines(checked)))
+    click.echo(f"Report: {out / 'report.html'}\nTable:  {out / 'checked.parquet'}, for `fieldmark train`")

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 from fieldmark.utils import io
@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 def demo(
     out: Path = Path("demo"),
-    species: Annotated[int | None, typer.Option(min=4)] = None,
-    photos: Annotated[int | None, typer.Option(min=40)] = None,
-    stations: Annotated[bool, typer.Option("--stations")] = False,
+    species: Annotated[int | None, click.IntRange(4)] = None,
+    photos: Annotated[int | None, click.IntRange(40)] = None,
+    stations: bool = False,
     like: Path | None = None,
     cache: Path | None = None,
 ) -> None:
@@ -45,14 +45,14 @@ def demo(
         )
     if stations:
         drawn = synthetic.draw_stations(out)
-        typer.echo(
+        click.echo(
             f"{drawn:,} photos drawn. Train on the animals in their boxes: fieldmark train "
             f"{out / 'stations.json'} --boxes {out / 'boxes.json'} --out MODEL"
         )
         return
     if like is not None:
         drawn = synthetic.draw_like(like, out)
-        typer.echo(f"{drawn:,} photos drawn. Study them: fieldmark study paper {out} --out STUDY")
+        click.echo(f"{drawn:,} photos drawn. Study them: fieldmark study paper {out} --out STUDY")
         return
     from fieldmark.training import TrainConfig, sentence, train
 

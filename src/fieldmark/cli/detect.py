@@ -21,7 +21,7 @@ import logging
 from pathlib import Path
 from typing import Annotated
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 from fieldmark.utils.choices import EngineName
@@ -31,13 +31,13 @@ logger = logging.getLogger(__name__)
 
 
 def detect(
-    photos: list[Path] | None = None,
-    listed: Annotated[list[str] | None, typer.Option("--list")] = None,
+    photos: tuple[Path, ...] = (),
+    listed: Annotated[tuple[str, ...], "--list"] = (),
     out: Path = Path("boxes.json"),
     model: str = "MDV5A",
-    threshold: Annotated[float, typer.Option(min=0.001, max=1.0)] = 0.1,
+    threshold: Annotated[float, opt.Number(0.001, 1.0)] = 0.1,
     classes: str | None = None,
-    every: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    every: Annotated[float, opt.Number(0.01)] = 1.0,
     changed: bool = False,
     engine: EngineName | None = None,
     cache: Path | None = None,
@@ -48,11 +48,11 @@ def detect(
     from fieldmark.inference.detection import detect_to_file
     from fieldmark.models import detectors
 
-    items = inference.find_all(photos or (), listed or (), Sampling(every, changed))
+    items = inference.find_all(photos, listed, Sampling(every, changed))
     detector = detectors.load(model, classes=classes, engine=engine, threshold=threshold)
     facts = detector.facts
     logger.info(f"{facts.name}{f' ({facts.version})' if facts.version else ''}. {facts.licence}")
     rejected = detect_to_file(out, detector, items, threshold=threshold, settings=classes or "")
-    typer.echo(f"Written: {out}")
+    click.echo(f"Written: {out}")
     if rejected:
         raise InputError(f"{rejected:,} of {len(items):,} photos could not be used; {out} has the reasons.")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 from fieldmark.utils.choices import Compute, EngineName
@@ -36,9 +36,9 @@ def explain(
 
     found = explaining.run(model, photo, out, label, engine, compute, boxes)
     named = inference.PhotoResult(inference.InputPhoto(str(photo), photo), found.prediction)
-    typer.echo("\n".join(inference.text_lines([named])))
+    click.echo("\n".join(inference.text_lines([named])))
     if found.heat is None:
-        typer.echo("No heat map: the network is not convolutional.")
+        click.echo("No heat map: the network is not convolutional.")
     if not found.neighbours:
-        typer.echo("No similar photos: the classifier's folder has no features of training photos.")
-    typer.echo(f"Written: {out}")
+        click.echo("No similar photos: the classifier's folder has no features of training photos.")
+    click.echo(f"Written: {out}")

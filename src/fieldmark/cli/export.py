@@ -18,9 +18,10 @@ Small models:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 from fieldmark.utils.choices import Compute
@@ -33,7 +34,7 @@ def export(
     model: Path,
     onnx: Path | None = None,
     compute: Compute | None = None,
-    check: list[Path] | None = None,
+    check: tuple[Path, ...] = (),
     compact: Path | None = None,
     max_size: str | None = None,
     max_memory: str | None = None,
@@ -52,18 +53,18 @@ def export(
             "--max-size, --max-memory and --min-rate choose a model of a study: name a folder with --compact."
         )
     elif onnx is not None:
-        _export(model, onnx, compute, check or [])
+        _export(model, onnx, compute, check)
 
 
-def _export(model: Path, onnx: Path, compute: Compute | None, check: list[Path]) -> None:
+def _export(model: Path, onnx: Path, compute: Compute | None, check: Sequence[Path]) -> None:
     from fieldmark.inference import export as exporting
 
     written = exporting.run(model, onnx, check, compute=compute)
-    typer.echo(f"float32: {written.parity}")
+    click.echo(f"float32: {written.parity}")
     if written.loss is not None:
-        typer.echo(f"int8, on photos that it was not calibrated on: {written.loss}")
-        typer.echo(f"int8 is {written.faster:.2f} times as fast as float32 on this machine.")
-    typer.echo(f"Written: {written.path} ({written.size / 1e6:,.1f} MB)")
+        click.echo(f"int8, on photos that it was not calibrated on: {written.loss}")
+        click.echo(f"int8 is {written.faster:.2f} times as fast as float32 on this machine.")
+    click.echo(f"Written: {written.path} ({written.size / 1e6:,.1f} MB)")
 
 
 def _compact(study: Path, out: Path, size: str | None, memory: str | None, rate: float | None) -> None:
@@ -75,8 +76,8 @@ def _compact(study: Path, out: Path, size: str | None, memory: str | None, rate:
     made = make(study, out, Budget(*limits), command=opt.command_line())
     from fieldmark.training import sentence
 
-    typer.echo(sentence(made.summary))
-    typer.echo(f"Classifier: {out}\nReport:     {out / 'report.html'}")
+    click.echo(sentence(made.summary))
+    click.echo(f"Classifier: {out}\nReport:     {out / 'report.html'}")
 
 
 def _megabytes(text: str | None, option: str) -> float | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 from fieldmark.utils.choices import Compute, Crop, EngineName
@@ -23,7 +23,7 @@ from fieldmark.utils.errors import InputError
 
 def extract(
     photos: Path,
-    backbone: list[str] | None = None,
+    backbone: tuple[str, ...] = ("tf_efficientnet_lite0",),
     shard: str = "1/1",
     weights: str = "pretrained",
     weights_dir: Path | None = None,
@@ -54,7 +54,7 @@ def extract(
         "size": opt.side(size),
         "tier": tier,
     }
-    given = [named(name, weights_dir) for name in backbone or ["tf_efficientnet_lite0"]]
+    given = [named(name, weights_dir) for name in backbone]
     networks = dict.fromkeys(given, how)
     extractor = FeatureExtractor(View(FITS.get(crop)), engine=engine)
     with opt.cluster_workers(cluster, shards) as workers:
@@ -65,13 +65,13 @@ def extract(
             report = sharded.extract_shard(mine.share(table), backbones, extractor, mine)
     where = f"{shards} shards on {cluster}" if cluster else f"Shard {mine.number}/{mine.of}"
     for photo_id, error in report.rejected.items():
-        typer.echo(f"{photo_id}: {error}")
+        click.echo(f"{photo_id}: {error}")
     if report.rejected and not report.photos:
         raise InputError(
             f"{where}: none of {len(report.rejected):,} photos can be used, for the reasons printed above: "
             "give a folder whose photos can be read; on a cluster, at the same path on every node."
         )
-    typer.echo(
+    click.echo(
         f"{where}: {report.photos:,} photos with cached features ({report.computed:,} computed now), "
         f"{len(report.rejected):,} rejected"
     )

@@ -29,7 +29,7 @@ import logging
 from pathlib import Path
 from typing import Annotated
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 from fieldmark.utils.choices import PhotoSize, PublishedSet
@@ -39,13 +39,12 @@ logger = logging.getLogger(__name__)
 
 
 def fetch(
-    context: typer.Context,
     what: PublishedSet,
     out: Path,
     parts: str | None = None,
     images: bool = True,
     keep_archives: bool = False,
-    taxon: list[str] | None = None,
+    taxon: tuple[str, ...] = (),
     place: str | None = None,
     licence: str | None = None,
     photos: opt.Positive = 100,
@@ -53,28 +52,28 @@ def fetch(
     size: PhotoSize = "medium",
     seed: int = 0,
     tables: Path | None = None,
-    mirror: Annotated[str | None, typer.Option("--from")] = None,
-    workers: Annotated[int, typer.Option(min=1, max=64)] = 8,
-    rate: Annotated[float, typer.Option(min=0.01)] = 10.0,
+    mirror: Annotated[str | None, "--from"] = None,
+    workers: Annotated[int, click.IntRange(1, 64)] = 8,
+    rate: Annotated[float, opt.Number(0.01)] = 10.0,
 ) -> None:
     options = locals()
     from fieldmark.data import download
 
-    _refuse(context, "Challenges" if what == "open-data" else "Open data", what)
+    _refuse("Challenges" if what == "open-data" else "Open data", what)
     policy = download.RetryPolicy(workers=workers, rate=rate)
     base = {"base": mirror} if mirror else {}
     if what == "open-data":
         wanted = opt.config_from(
             download.PhotoQuery,
             options,
-            taxa=tuple(taxon or ()),
+            taxa=taxon,
             place=_box(place),
             licences=tuple(name.upper() for name in opt.split_at_commas(licence)),
             **base,
         )
         got = download.fetch_open_data(wanted, out, tables_dir=tables, retry_policy=policy)
-        typer.echo(f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not available")
-        typer.echo(f"{got.table} is ready: fieldmark train {got.table} --out MODEL")
+        click.echo(f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not available")
+        click.echo(f"{got.table} is ready: fieldmark train {got.table} --out MODEL")
         return
     year = what.removeprefix("inat")
     challenge = opt.config_from(
@@ -83,16 +82,17 @@ def fetch(
     archives = challenge.archives()
     logger.info(f"{download.sizes(archives)} to download. {download.TERMS}")
     for archive, about in zip(archives, download.fetch_challenge(challenge, out, policy), strict=True):
-        typer.echo(f"{about['md5']}  {archive.name}  checked against {about['held_to']}")
-    typer.echo(f"{out} is ready: fieldmark train {out} --out MODEL")
+        click.echo(f"{about['md5']}  {archive.name}  checked against {about['held_to']}")
+    click.echo(f"{out} is ready: fieldmark train {out} --out MODEL")
 
 
-def _refuse(context: typer.Context, other: str, what: str) -> None:
+def _refuse(other: str, what: str) -> None:
     """Refuse an option of the other group, also where its value is the default."""
+    context = click.get_current_context()
     for option in context.command.params:
         source = context.get_parameter_source(option.name or "")
         given = source is not None and source.name != "DEFAULT"
-        if given and getattr(option, "rich_help_panel", None) == other:
+        if given and getattr(option, "group", None) == other:
             off = context.params[option.name or ""] is False
             shown = (option.secondary_opts if off else option.opts)[0]
             raise InputError(f"{shown} does not apply to {what}: leave it out.")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 from fieldmark.utils.choices import Compute, EngineName, Grouping, Language
@@ -46,5 +46,5 @@ def grow(
     config = opt.config_from(ExtendConfig, options)
     trained = extend(model, photos, config, out=out, command=opt.command_line())
     grown = "grown" in trained.classifier.provenance
-    typer.echo("\n".join(lines(trained.classifier)) if grown else sentence(trained.summary))
-    typer.echo(f"Classifier: {out}\nReport:     {out / 'report.html'}")
+    click.echo("\n".join(lines(trained.classifier)) if grown else sentence(trained.summary))
+    click.echo(f"Classifier: {out}\nReport:     {out / 'report.html'}")

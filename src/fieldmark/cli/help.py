@@ -1,95 +1,68 @@
-"""The texts of `--help`: from the docstring of each command's module.
-
-It has the sections that `--help` lists: `Arguments`, `Options`, and further groups of options. Options that
-several commands share are described in the docstring of `options`.
-"""
+"""Commands, and what `--help` shows of them: options in groups."""
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable
-from copy import copy
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Any
 
-import typer
-from typer.core import TyperCommand, TyperGroup
+import click
 
-from fieldmark.cli import options
+from fieldmark.cli.parameters import Option, parameters, summary
 from fieldmark.utils import collector
 
 _GROUPED_FROM = 8
 """A command with fewer options lists them in one group."""
 
 
-def describe(command: Callable[..., None], doc: str) -> str:
-    """Give the parameters of a command their texts and groups from `doc`, and return its summary.
-
-    A switch that is off by default has no `--no-` form.
-    """
-    texts = _sections(options.__doc__ or "") | _sections(doc)
-    hints = get_type_hints(command, include_extras=True)
-    for name in hints.keys() & texts.keys():
-        group, text = texts[name]
-        kind, *given = get_args(hints[name]) if hasattr(hints[name], "__metadata__") else [hints[name]]
-        if group == "Arguments":
-            about: Any = typer.Argument(help=text)
-        else:
-            about = copy(given[0]) if given else typer.Option()
-            about.help = text
-            about.rich_help_panel = None if group == "Options" else group
-            if inspect.signature(command).parameters[name].default is False:
-                about.param_decls = ("--" + name.replace("_", "-"),)
-        hints[name] = Annotated[kind, about]
-    command.__annotations__ = hints
-    return " ".join(doc.partition("\n\n")[0].split())
-
-
-def _sections(text: str) -> dict[str, tuple[str, str]]:
-    """Read the sections of a docstring: the group and text of each parameter."""
-    found = {}
-    for group, section in re.findall(r"^(\S.*):\n((?: {4}.*\n)+)", text, re.M):
-        for name, about in re.findall(r"^ {4}(\w+): ((?:.|\n {5})+)", section, re.M):
-            found[name] = (group, " ".join(about.split()))
-    return found
-
-
-class Command(TyperCommand):
+class Command(click.Command):
     """A command whose options are listed in groups."""
 
-    def invoke(self, ctx: Any) -> Any:
+    group = ""
+
+    @classmethod
+    def of(cls, function: Callable[..., None], doc: str, group: str) -> Command:
+        """Make a command of this group from a function and the docstring of its module."""
+        made = cls(
+            function.__name__,
+            callback=function,
+            params=list(parameters(function, doc)),
+            help=summary(doc),
+            context_settings={"show_default": True},
+        )
+        made.group = group
+        return made
+
+    def invoke(self, ctx: click.Context) -> Any:
         """Run the command, with the garbage collector, without which the program starts."""
         collector.resume()
         return super().invoke(ctx)
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, then the options, group by group."""
-        parameters = self.get_params(ctx)
-        grouped = sum(each.param_type_name == "option" for each in parameters) >= _GROUPED_FROM
-        groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-        for each in parameters:
-            group = "Arguments" if each.param_type_name == "argument" else "Options"
-            if grouped:
-                group = getattr(each, "rich_help_panel", None) or group
-            if record := each.get_help_record(ctx):
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, group by group."""
+        shown = self.get_params(ctx)
+        grouped = sum(isinstance(each, Option) for each in shown) >= _GROUPED_FROM
+        groups: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for each in shown:
+            group = each.group if grouped and isinstance(each, Option) else "Options"
+            if isinstance(each, click.Option) and (record := each.get_help_record(ctx)):
                 groups.setdefault(group, []).append(record)
         _write(formatter, groups)
 
 
-class Group(TyperGroup):
+class Group(click.Group):
     """The program: its commands are listed in groups, each with its whole summary."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the name and the summary of each command, group by group."""
         groups: dict[str, list[tuple[str, str]]] = {}
         width = max(map(len, self.commands))  # all summaries begin in the same column
         for name, each in self.commands.items():
-            command: Any = each
-            groups.setdefault(command.rich_help_panel, []).append((name.ljust(width), command.help))
+            group = each.group if isinstance(each, Command) else ""
+            groups.setdefault(group, []).append((name.ljust(width), each.help or ""))
         _write(formatter, groups)
 
 
-def _write(formatter: Any, groups: dict[str, list[tuple[str, str]]]) -> None:
+def _write(formatter: click.HelpFormatter, groups: dict[str, list[tuple[str, str]]]) -> None:
     for title, rows in groups.items():
         if rows:
             with formatter.section(title):

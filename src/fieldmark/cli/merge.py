@@ -13,7 +13,7 @@ from pathlib import Path
 from fieldmark.cli import options as opt
 
 
-def merge(photos: list[Path], out: Path = Path("photos.parquet"), names: Path | None = None) -> None:
+def merge(photos: tuple[Path, ...], out: Path = Path("photos.parquet"), names: Path | None = None) -> None:
     from fieldmark.data import merge as merging
     from fieldmark.data import readers, synonyms
 

@@ -38,6 +38,7 @@ Computing:
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shlex
 import sys
@@ -47,7 +48,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import typer
+import click
 
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.printable import some_of
@@ -63,9 +64,21 @@ logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound="DataclassInstance")
 
-Positive = Annotated[int, typer.Option(min=1)]
-Confidence = Annotated[float | None, typer.Option(min=0.0, max=1.0)]
-OptionalPositive = Annotated[int | None, typer.Option(min=1)]
+
+class Number(click.FloatRange):
+    """A number, from `min` to `max`; "nan" is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read a number."""
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return float(found)
+
+
+Positive = Annotated[int, click.IntRange(1)]
+Confidence = Annotated[float | None, Number(0, 1)]
+OptionalPositive = Annotated[int | None, click.IntRange(1)]
 
 
 def config_from(kind: type[C], options: Mapping[str, Any], /, **derived: Any) -> C:
@@ -122,11 +135,11 @@ def write_table(table: PhotoTable, out: Path) -> None:
     """Write a table of photos, and print how many were kept and why others were rejected."""
     table.write(out)
     kept = table.kept.height
-    typer.echo(f"{len(table):,} photos found = {kept:,} kept + {len(table) - kept:,} rejected")
+    click.echo(f"{len(table):,} photos found = {kept:,} kept + {len(table) - kept:,} rejected")
     names = table.rejected_names()
     for reason, count in table.reasons().items():
-        typer.echo(f"  {count:,} {reason}: {some_of(names[reason], count)}")
-    typer.echo(f"{len(table.taxonomy):,} taxa; written to {out}")
+        click.echo(f"  {count:,} {reason}: {some_of(names[reason], count)}")
+    click.echo(f"{len(table.taxonomy):,} taxa; written to {out}")
 
 
 def of_lists(

@@ -50,7 +50,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 from fieldmark.utils import collector
@@ -70,12 +70,12 @@ logger = logging.getLogger(__name__)
 
 def predict(
     model: Path,
-    photos: list[Path] | None = None,
-    listed: Annotated[list[str] | None, typer.Option("--list")] = None,
+    photos: tuple[Path, ...] = (),
+    listed: Annotated[tuple[str, ...], "--list"] = (),
     boxes: Path | None = None,
     box_threshold: opt.Confidence = None,
     events: bool = False,
-    gap: Annotated[float, typer.Option(min=0.0)] = 60.0,
+    gap: Annotated[float, opt.Number(0)] = 60.0,
     clocks: Path | None = None,
     only: Path | None = None,
     prior: Path | None = None,
@@ -94,7 +94,7 @@ def predict(
     xmp: str | None = None,
     copies: Path | None = None,
     submission: Path | None = None,
-    every: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    every: Annotated[float, opt.Number(0.01)] = 1.0,
     changed: bool = False,
     frames: bool = False,
     cluster: str | None = None,
@@ -111,7 +111,7 @@ def predict(
     places = _deployments(out, deployments, copies, boxes)
     classifier = opt.of_lists(_classifier(model, engine, compute, decide), only, prior, checklist)
     classifier = _at(classifier, place, date, no_prior=no_prior)
-    items = _photos(photos or (), listed or (), clocks, every, changed=changed)
+    items = _photos(photos, listed, clocks, every, changed=changed)
     if at := _boxes(classifier.provenance.get("boxes"), boxes, box_threshold):
         items = inference.at_boxes(items, at)
     classifier = inference.for_all(classifier, items)
@@ -157,7 +157,7 @@ def _printed(
             yield result
 
     for line in lines(kept(), classifier.taxonomy):
-        typer.echo(line)
+        click.echo(line)
     return records
 
 
@@ -170,7 +170,7 @@ def _finish(
 ) -> None:
     """Write what belongs to single photos, and name those that could not be used."""
     if out is not None:
-        typer.echo(f"Written: {out}")
+        click.echo(f"Written: {out}")
     _write_side_files(records, items, xmp, copies)
     _say_unusable(records, len(items), out)
 
@@ -201,7 +201,7 @@ def _submit(
     inference.check_submission(items)
     every = list(inference.with_progress(results, len(items)))
     inference.write_submission(path, every, classifier)
-    typer.echo(f"{len(every):,} rows written to {path}")
+    click.echo(f"{len(every):,} rows written to {path}")
 
 
 def _deployments(

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 from fieldmark.utils import io
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 def rank(
     data: Path,
-    network: list[str] | None = None,
+    network: tuple[str, ...] = (),
     weights_dir: Path | None = None,
     boxes: Path | None = None,
     box_threshold: opt.Confidence = None,
-    limit: Annotated[int, typer.Option(min=2)] = 5000,
+    limit: Annotated[int, click.IntRange(2)] = 5000,
     split: SplitMethod = "stratified",
     groups: Grouping = "auto",
     against: Path | None = None,
@@ -53,12 +53,10 @@ def rank(
     from fieldmark.experiments.records import StudyRecord
 
     study = None if against is None else StudyRecord.from_dict(io.read_json(against), against)
-    found = run(
-        data, opt.config_from(RankConfig, options, networks=tuple(network or ()), size=opt.side(size))
-    )
+    found = run(data, opt.config_from(RankConfig, options, networks=network, size=opt.side(size)))
     if study is not None:
         found = replace(found, agreement=agreement(found, study))
-    typer.echo(io.to_json(found.to_dict()).rstrip() if json else "\n".join(_lines(found)))
+    click.echo(io.to_json(found.to_dict()).rstrip() if json else "\n".join(_lines(found)))
 
 
 def _lines(found: NetworkRanking) -> list[str]:

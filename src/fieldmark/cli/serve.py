@@ -35,7 +35,7 @@ def serve(
     model: Path,
     host: str = "127.0.0.1",
     port: int = 8000,
-    allow_origin: list[str] | None = None,
+    allow_origin: tuple[str, ...] = (),
     api_key_file: Path | None = None,
     prior: Path | None = None,
     checklist: Path | None = None,
@@ -52,7 +52,7 @@ def serve(
     from fieldmark.serving.config import ServeConfig
 
     keys = read_keys(api_key_file) if api_key_file else ()
-    config = opt.config_from(ServeConfig, options, keys=keys, origins=tuple(allow_origin or ()))
+    config = opt.config_from(ServeConfig, options, keys=keys, origins=allow_origin)
     try:
         from fieldmark.serving.server import run
     except ModuleNotFoundError as error:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
+import click
 
 from fieldmark.utils.choices import SplitMethod
 from fieldmark.utils.errors import InputError
@@ -35,16 +35,16 @@ def split(
     table = readers.read(data, verify=False)
     drawn = split_photos(table, val=val, test=test, seed=seed, way=way)
     for part in PARTS:
-        typer.echo(f"{part:<6}{drawn.rows(table, part).height:>10,} photos")
+        click.echo(f"{part:<6}{drawn.rows(table, part).height:>10,} photos")
     labels = drawn.rows(table, "train")["taxon_id"]
     try:
         pruned = set(labels) - set(prune(drawn, table, prune_below))
     except InputError as error:  # of a small data set all may be pruned: that is no error here
-        typer.echo(f"pruned below {prune_below}: nothing is left. {error}")
+        click.echo(f"pruned below {prune_below}: nothing is left. {error}")
     else:
         photos = int(labels.is_in(list(pruned)).sum())
-        typer.echo(f"pruned below {prune_below}: {len(pruned):,} classes with {photos:,} train photos")
-    typer.echo(f"digest {drawn.digest}")
+        click.echo(f"pruned below {prune_below}: {len(pruned):,} classes with {photos:,} train photos")
+    click.echo(f"digest {drawn.digest}")
     if out is not None:
         drawn.write(out)
-        typer.echo(f"written to {out}")
+        click.echo(f"written to {out}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
+import click
 
 
 def stats(data: Path, json: bool = False, source: str | None = None) -> None:
@@ -17,4 +17,4 @@ def stats(data: Path, json: bool = False, source: str | None = None) -> None:
     from fieldmark.utils import io
 
     found = counting.stats(readers.read(data, source=source, verify=False))
-    typer.echo(io.to_json(found).rstrip() if json else counting.render(found))
+    click.echo(io.to_json(found).rstrip() if json else counting.render(found))

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 from fieldmark.utils.choices import Compute, DecodingTier, EngineName, Grouping, Language, SplitMethod
@@ -36,8 +36,8 @@ def study(
     recipe: str,
     data: Path,
     out: Path,
-    only: list[str] | None = None,
-    backbone: list[str] | None = None,
+    only: tuple[str, ...] = (),
+    backbone: tuple[str, ...] = (),
     limit: opt.OptionalPositive = None,
     names: Path | None = None,
     boxes: Path | None = None,
@@ -68,11 +68,11 @@ def study(
     config = opt.config_from(
         StudyConfig,
         options,
-        options=opt.config_from(Options, options, backbones=tuple(dict.fromkeys(backbone or ()))),
-        only=tuple(only or ()),
+        options=opt.config_from(Options, options, backbones=tuple(dict.fromkeys(backbone))),
+        only=only,
         precision="bfloat16" if bfloat16 else "float32",
         bands=(rare_below, frequent_from),
     )
     found = run(data, recipe, config, out=out, command=opt.command_line()).record
-    typer.echo(f"Rows:    {len(found.rows)}, in {format_duration(found.seconds or 0.0)}")
-    typer.echo(f"Numbers: {out / 'study.json'}\nReport:  {out / 'report.html'}")
+    click.echo(f"Rows:    {len(found.rows)}, in {format_duration(found.seconds or 0.0)}")
+    click.echo(f"Numbers: {out / 'study.json'}\nReport:  {out / 'report.html'}")

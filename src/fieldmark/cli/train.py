@@ -43,11 +43,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import click
 
 from fieldmark.cli import options as opt
 from fieldmark.utils import choices
@@ -61,7 +61,7 @@ def train(
     out: Path,
     photos: Path | None = None,
     names_only: Path | None = None,
-    backbone: list[str] | None = None,
+    backbone: tuple[str, ...] = (),
     weights: str = "pretrained",
     weights_dir: Path | None = None,
     quality: choices.Quality = "fast",
@@ -75,8 +75,8 @@ def train(
     bfloat16: bool = False,
     checkpointing: bool = False,
     accumulate: opt.OptionalPositive = None,
-    optimizer_bits: Annotated[int, typer.Option(metavar="<8|32>")] = 32,
-    precision: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.95,
+    optimizer_bits: choices.OptimizerBits = 32,
+    precision: Annotated[float, opt.Number(0, 1)] = 0.95,
     thumbnails: bool = False,
     language: choices.Language = "en",
     split: choices.SplitMethod = "stratified",
@@ -106,18 +106,18 @@ def train(
         raise InputError("Name a folder of labelled photos, or a list of species with --names-only.")
     if names_only is not None:
         training.train_from_names(names_only, config, out=out, command=opt.command_line())
-        typer.echo(f"{SAID}\nClassifier: {out}")
+        click.echo(f"{SAID}\nClassifier: {out}")
         return
     _report(training.train(photos, config, out=out, command=opt.command_line()), out)
 
 
 def _config(
-    options: Mapping[str, Any], backbone: list[str] | None, size: str | None, budget: str | None
+    options: Mapping[str, Any], backbone: Sequence[str], size: str | None, budget: str | None
 ) -> TrainConfig:
     """Return the configuration; the first network, and the first side, are the usual ones."""
     from fieldmark.training import TrainConfig
 
-    networks, sizes = tuple(dict.fromkeys(backbone or ())), opt.sides(size)
+    networks, sizes = tuple(dict.fromkeys(backbone)), opt.sides(size)
     return opt.config_from(
         TrainConfig,
         options,
@@ -135,11 +135,11 @@ def _report(trained: Trained, out: Path) -> None:
 
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes that train together, the first one reports
-    typer.echo(sentence(trained.summary))
+    click.echo(sentence(trained.summary))
     if not trained.summary["photos"] and trained.summary.measurement.way == "test part":
-        typer.echo("With --split stratified, test photos are held out and the error is measured.")
-    typer.echo(f"Classifier: {out}\nReport:     {out / 'report.html'}")
-    typer.echo(f"Try it:     fieldmark predict {shlex.quote(str(out))} PHOTO")
+        click.echo("With --split stratified, test photos are held out and the error is measured.")
+    click.echo(f"Classifier: {out}\nReport:     {out / 'report.html'}")
+    click.echo(f"Try it:     fieldmark predict {shlex.quote(str(out))} PHOTO")
 
 
 def seconds(text: str) -> float:
