@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fieldmark import inference
 from fieldmark.data import readers
 from fieldmark.data.boxes import Detection, Detections
 from fieldmark.data.readers.box_files import read_boxes
 from fieldmark.data.storage.places import Box
+from fieldmark.inference import checkpoint
 from fieldmark.inference.formats.camtrap_package import _TABLES
 from fieldmark.inference.formats.deployments import Deployments, read_deployments
 from fieldmark.inference.inputs import Boxes, InputPhoto, at_boxes, find_photos
@@ -56,7 +56,7 @@ def predicted(traps: Path, classifier: Any, out: Path, **more: Any) -> Path:
     person = Detection(FIRST, "human", 0.9)
     found |= {"site2/cam A/IMG_0.JPG": (Detection(SECOND), person)}
     boxes = Boxes(Detections(found, "table"), 0.2)
-    inference.to_file(
+    checkpoint.to_file(
         out / "datapackage.json", classifier, at_boxes(find_photos([traps]), boxes), boxes=boxes, **more
     )
     return out
@@ -194,4 +194,4 @@ def test_two_photos_of_one_id_are_refused(classifier: Any, insects: Path, tmp_pa
     one, two = sorted(insects.rglob("0?.jpg"))[:2]
     items = [InputPhoto(str(path), path, id="7") for path in (one, two)]
     with pytest.raises(InputError, match="the id '7'"):
-        inference.to_file(tmp_path / "datapackage.json", classifier, items)
+        checkpoint.to_file(tmp_path / "datapackage.json", classifier, items)

@@ -467,7 +467,6 @@ def test_pytorch_is_not_imported_when_the_graph_is_there(saved: Path) -> None:
         import sys
         import numpy as np
         from pathlib import Path
-        from fieldmark import inference
         from fieldmark.inference.classifier import Classifier
         classifier = Classifier.load({str(saved)!r})
         pixels = np.random.default_rng(0).integers(0, 256, (240, 300, 3), dtype=np.uint8)

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from fieldmark import curation, inference
+from fieldmark import curation
 from fieldmark.data import readers
 from fieldmark.data.photos import PhotoTable
 from fieldmark.distributed import cluster
@@ -30,6 +30,7 @@ from fieldmark.evaluation.results import Evaluation
 from fieldmark.features import sharded
 from fieldmark.features.cache import FeatureStore
 from fieldmark.features.extractor import FeatureExtractor
+from fieldmark.inference import checkpoint, inputs
 from fieldmark.inference.classifier import Classifier
 from fieldmark.models import load
 from fieldmark.training import TrainConfig, train
@@ -172,7 +173,7 @@ def test_paths_are_relative_to_the_driver(
         assert (report.photos, len(report.rejected)) == (64, 1)
     assert workers.look(readers.read(here, verify=False)).frame.equals(readers.read(insects).frame)
     classifier = Classifier.load(os.path.relpath(model))
-    items = inference.find_photos([here])
+    items = inputs.find_photos([here])
     found = list(workers.predict(classifier, items))
     assert [each.photo for each in found] == items
     assert sum(each.prediction is not None for each in found) == 64
@@ -183,8 +184,8 @@ def test_paths_are_relative_to_the_driver(
 def test_predict_writes_the_same_bytes_though_workers_die(
     insects: Path, classifier: Any, tmp_path: Path, workers: Workers
 ) -> None:
-    items = inference.find_photos([insects])
-    assert inference.to_file(tmp_path / "alone.csv", classifier, items) == 1
+    items = inputs.find_photos([insects])
+    assert checkpoint.to_file(tmp_path / "alone.csv", classifier, items) == 1
     loaded = type(classifier).load(classifier.source)
 
     killed: list[int] = []
@@ -195,7 +196,7 @@ def test_predict_writes_the_same_bytes_though_workers_die(
         yield from workers.predict(*about)
         killer.join()
 
-    assert inference.to_file(tmp_path / "cluster.csv", loaded, items, name=name) == 1
+    assert checkpoint.to_file(tmp_path / "cluster.csv", loaded, items, name=name) == 1
     assert len(killed) >= 2
     assert (tmp_path / "alone.csv").read_bytes() == (tmp_path / "cluster.csv").read_bytes()
 

@@ -14,11 +14,11 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from fieldmark import inference
 from fieldmark.data import images, readers
 from fieldmark.data.boxes import Detection
 from fieldmark.data.images import jpeg
 from fieldmark.data.storage.places import Box, Boxed
+from fieldmark.inference import checkpoint, clips, inputs
 from fieldmark.inference.inputs import InputPhoto
 from fieldmark.utils.errors import ImageRejected, RejectReason
 
@@ -148,9 +148,9 @@ def traps(tmp_path: Path) -> Path:
 def test_predictions_of_cut_photos_have_a_note(
     traps: Path, classifier: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    items = inference.find_photos([traps])
+    items = inputs.find_photos([traps])
     for name in ("o.jsonl", "o.csv", "o.parquet"):
-        assert inference.to_file(tmp_path / name, classifier, items, top=1) == 1
+        assert checkpoint.to_file(tmp_path / name, classifier, items, top=1) == 1
     assert "1 photo ends too early" in capsys.readouterr().err
     records = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert [each.get("note") for each in records] == [None, "truncated", None]
@@ -160,14 +160,14 @@ def test_predictions_of_cut_photos_have_a_note(
         *(("a", ""), ("b", "cut off: the part that is there was classified")),
         ("c", "cannot be used: truncated"),
     ]
-    inference.to_file(tmp_path / "o.csv", classifier, items, top=1, candidates=True)
+    checkpoint.to_file(tmp_path / "o.csv", classifier, items, top=1, candidates=True)
     rows = list(csv.DictReader((tmp_path / "o.csv").read_text("utf-8-sig").splitlines()))
     assert list(rows[0])[-2:] == ["rejected", "note"]
     assert {(row["file_name"][-5], row["rejected"], row["note"]) for row in rows} == {
         *(("a", "", ""), ("b", "", "truncated"), ("c", "truncated", ""))
     }
     assert pl.read_parquet(tmp_path / "o.parquet").columns[-1] == "note"
-    inference.to_file(tmp_path / "whole.csv", classifier, items[:1], top=1, candidates=True)
+    checkpoint.to_file(tmp_path / "whole.csv", classifier, items[:1], top=1, candidates=True)
     assert (tmp_path / "whole.csv").read_text().splitlines()[0].endswith(",rejected")
 
 
@@ -176,7 +176,7 @@ def test_a_box_of_a_cut_photo_is_predicted_and_is_still_refused_for_training(
 ) -> None:
     place = Boxed(traps / "b.jpg", Box(0.2, 0.1, 0.4, 0.3))
     photo = InputPhoto("b.jpg", place, detection=Detection(place.box))
-    [result] = inference.predict(classifier, [photo])
+    [result] = clips.predict(classifier, [photo])
     assert result.note == "truncated"
     assert result.prediction is not None
     with pytest.raises(ImageRejected):  # no crop of it is in the cache

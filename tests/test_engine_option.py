@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fieldmark import inference
-from fieldmark.inference import predictor
+from fieldmark.inference import inputs, predictor
 from fieldmark.inference.classifier import Classifier, Network
 from fieldmark.models import BACKBONES, runtime
 from fieldmark.models.runtime import ENGINES, cuda, graphs, selection
@@ -160,14 +159,14 @@ def test_many_photos_are_predicted_by_the_fastest_engine(
     monkeypatch.setattr(selection, "SECONDS", 0.01)
     classifier = Classifier.load(converted)
     paths = [path for path in sorted(insects.rglob("*.jpg")) if path.stem != "broken"]
-    photos = inference.find_all(paths, ())
+    photos = inputs.find_all(paths, ())
     assert len(photos) < predictor.MANY
-    assert inference.for_all(classifier, photos) is classifier
+    assert predictor.for_all(classifier, photos) is classifier
     monkeypatch.setattr(predictor, "MANY", len(photos))
-    assert [each.runs_in for each in inference.for_all(classifier, photos).networks] == ["auto"]
-    assert inference.for_all(classifier, photos[1:]) is classifier
+    assert [each.runs_in for each in predictor.for_all(classifier, photos).networks] == ["auto"]
+    assert predictor.for_all(classifier, photos[1:]) is classifier
     named = Classifier.load(converted, engine="torch")
-    assert inference.for_all(named, photos) is named
+    assert predictor.for_all(named, photos) is named
 
     used: list[str | None] = []
     real = Network._without_pytorch

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldmark import inference
 from fieldmark.data.detections import Detection, Detections
 from fieldmark.data.events import Shot, number_events, read_clocks, seconds_of, shifted
 from fieldmark.data.storage.places import Box
 from fieldmark.evaluation import events
 from fieldmark.evaluation.events import EventRule, choose, combined
+from fieldmark.inference import checkpoint, inputs, predictor
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.events import event_records
 from fieldmark.inference.record import Record, to_record
@@ -70,14 +70,14 @@ def test_clocks(tmp_path: Path) -> None:
         path.write_text(f"deployment,seconds\n{text}")
         with pytest.raises(InputError, match=said):
             read_clocks(path)
-    photos = [inference.InputPhoto(f"{place}/1.jpg", Path("x")) for place in "ab"]
-    assert [photo.late for photo in inference.at_clocks(photos, {"b": -1.5})] == [0, -1.5]
+    photos = [inputs.InputPhoto(f"{place}/1.jpg", Path("x")) for place in "ab"]
+    assert [photo.late for photo in inputs.at_clocks(photos, {"b": -1.5})] == [0, -1.5]
     with pytest.raises(InputError, match="'c' of the clocks"):
-        inference.at_clocks(photos, {"c": 1})
-    photos = [inference.InputPhoto(f"{place}/1.jpg", Path("x")) for place in ("x/a", "x/ba", "y/b", "z/b")]
-    assert [photo.late for photo in inference.at_clocks(photos, {"a": 9, "y/b": 1})] == [9, 0, 1, 0]
+        inputs.at_clocks(photos, {"c": 1})
+    photos = [inputs.InputPhoto(f"{place}/1.jpg", Path("x")) for place in ("x/a", "x/ba", "y/b", "z/b")]
+    assert [photo.late for photo in inputs.at_clocks(photos, {"a": 9, "y/b": 1})] == [9, 0, 1, 0]
     with pytest.raises(InputError, match=r"'b' of the clocks is 2 places \(y/b, z/b\)"):
-        inference.at_clocks(photos, {"b": 1})
+        inputs.at_clocks(photos, {"b": 1})
 
 
 @pytest.mark.parametrize("way", ["mean", "product", "maximum", "confidence"])
@@ -144,7 +144,7 @@ def rows(classifier: Classifier, *answers: dict[str, object]) -> list[Record]:
     for number, each in enumerate(answers):
         kind = str(each.get("kind", "animal"))
         box = None if kind == "blank" else Detection(Box(0.01 * number, 0, 0.1, 0.1), "animal", 0.9)
-        photo = inference.InputPhoto(
+        photo = inputs.InputPhoto(
             f"site/{each['photo']}.jpg",
             Path("x"),
             taken=f"2020-01-01T00:00:{each['at']:02d}Z",
@@ -152,11 +152,11 @@ def rows(classifier: Classifier, *answers: dict[str, object]) -> list[Record]:
             kind=kind,  # type: ignore[arg-type]
         )
         if kind != "animal":
-            found.append(to_record(inference.PhotoResult(photo, None), 2, wide=True))
+            found.append(to_record(predictor.PhotoResult(photo, None), 2, wide=True))
             continue
         p_C = np.full(len(classifier.taxa), 0.02 / (len(classifier.taxa) - 1), np.float32)
         p_C[int(str(each["shows"]))] = 0.98
-        result = inference.PhotoResult(photo, classifier.rank(p_C, 5), scores=p_C)
+        result = predictor.PhotoResult(photo, classifier.rank(p_C, 5), scores=p_C)
         found.append(to_record(result, len(p_C), wide=True))
     return found
 
@@ -214,7 +214,7 @@ def test_events_are_written_in_every_format_that_has_them(
 ) -> None:
     items = [
         replace(photo, taken=f"2020-01-01T00:00:{number:02d}Z")
-        for number, photo in enumerate(inference.find_photos([insects / "Apis mellifera"])[:6])
+        for number, photo in enumerate(inputs.find_photos([insects / "Apis mellifera"])[:6])
     ]
     listed = Detections(
         {
@@ -223,13 +223,13 @@ def test_events_are_written_in_every_format_that_has_them(
         },
         "test",
     )
-    boxes = inference.Boxes(listed, 0.2)
-    cut = inference.at_boxes(items, boxes)
+    boxes = inputs.Boxes(listed, 0.2)
+    cut = inputs.at_boxes(items, boxes)
     assert [photo.kind for photo in cut] == ["animal"] * 4 + ["blank"] * 2
     for suffix in (".csv", ".jsonl", ".parquet", ".camtrap.csv"):
         out = tmp_path / f"events{suffix}"
-        assert inference.to_file(out, classifier, cut, boxes=boxes, gap=60) == 0
-        assert inference.to_file(out, classifier, cut, boxes=boxes, gap=60) == 0  # goes on, and is the same
+        assert checkpoint.to_file(out, classifier, cut, boxes=boxes, gap=60) == 0
+        assert checkpoint.to_file(out, classifier, cut, boxes=boxes, gap=60) == 0  # goes on, and is the same
     [event] = (json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines())
     assert len(event["event"]["photos"]) == 6
     first, *_ = csv.DictReader((tmp_path / "events.csv").read_text("utf-8-sig").splitlines())

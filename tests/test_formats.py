@@ -18,8 +18,10 @@ from PIL import Image
 from fieldmark.data import readers
 from fieldmark.data.locations import with_exif
 from fieldmark.data.taxonomy import Taxon, Taxonomy
-from fieldmark.inference import InputPhoto, PhotoResult, find_photos, to_file
+from fieldmark.inference.checkpoint import to_file
 from fieldmark.inference.formats import WRITERS, FormatOptions, camtrap, darwin_core, speciesnet, writer_of
+from fieldmark.inference.inputs import InputPhoto, find_photos
+from fieldmark.inference.predictor import PhotoResult
 from fieldmark.inference.record import to_record
 from fieldmark.utils.errors import ImageRejected, RejectReason
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fieldmark import inference
 from fieldmark.data.detections import Detection
 from fieldmark.data.locations import Locations
 from fieldmark.data.storage.places import Box, Boxed
 from fieldmark.evaluation.location_prior import KernelPrior, LocationRule
+from fieldmark.inference import clips, inputs
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.classifier.location import LocationPrior
 from fieldmark.utils.errors import ImageRejected, InputError
@@ -63,7 +63,7 @@ def test_boxes_give_what_the_command_does_of_every_form_of_a_photo(
     path = tmp_path / "a.jpg"
     path.write_bytes(data)
     place = Boxed(path, Box(*BOX))
-    [row] = inference.predict(classifier, [inference.InputPhoto("a", place, detection=Detection(place.box))])
+    [row] = clips.predict(classifier, [inputs.InputPhoto("a", place, detection=Detection(place.box))])
     picture = Image.open(io.BytesIO(data))
     upright = np.asarray(picture.transpose(Image.Transpose.ROTATE_270))
     for photo in (path, str(path), data, io.BytesIO(data), upright, picture):
@@ -118,7 +118,7 @@ def test_a_place_and_date(placed: Classifier, draw: Callable[[int, int], bytes],
     for found in by_exif[:2]:
         assert scores(found) == pytest.approx(scores(expected), abs=1e-4)
     assert [each.prior for each in by_exif] == [True, True, False, False]  # pixels have no EXIF data
-    [row] = inference.predict(placed, [inference.InputPhoto("gps", path)])
+    [row] = clips.predict(placed, [inputs.InputPhoto("gps", path)])
     assert scores(row.prediction) == pytest.approx(scores(by_exif[0]), abs=1e-6)
     for known, said in (
         ({"date": "2023-04-10"}, "without a place"),
@@ -143,7 +143,7 @@ def test_a_photo_that_was_cut_off_has_a_note(
     cut, short = data[: int(0.85 * len(data))], data[: len(data) // 4]
     path = tmp_path / "cut.jpg"
     path.write_bytes(cut)
-    [row] = inference.predict(classifier, [inference.InputPhoto("cut", path)])
+    [row] = clips.predict(classifier, [inputs.InputPhoto("cut", path)])
     assert row.note == "truncated"
     found = classifier.predict([data, path, cut, io.BytesIO(cut), short], on_error="return")
     assert [getattr(each, "note", "rejected") for each in found] == ["", *["truncated"] * 3, "rejected"]

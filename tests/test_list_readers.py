@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fieldmark.data.readers import READERS, read, scientific_names, tabular
-from fieldmark.inference import find_photos
+from fieldmark.inference.inputs import find_photos
 from fieldmark.utils.errors import InputError
 
 

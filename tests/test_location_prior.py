@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.conftest import write_about
 
-from fieldmark import inference
 from fieldmark.data import images, readers
 from fieldmark.data.locations import Locations, day_of_year, location_of, locations_of
 from fieldmark.data.readers.occurrences import read_occurrences
 from fieldmark.data.taxonomy import Taxon
 from fieldmark.evaluation.location_prior import FLOOR, KernelPrior, LocationRule, choose, distinct, measure
+from fieldmark.inference import clips, inputs
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.classifier.location import FILE, LocationPrior
 from fieldmark.inference.classifier.species_list import columns_of
@@ -311,16 +311,16 @@ def test_a_damaged_prior_is_refused(placed: Classifier, tmp_path: Path) -> None:
 def test_each_photo_is_predicted_for_its_own_place(placed: Classifier, insects: Path) -> None:
     path = insects / "Apis mellifera" / "00.jpg"
     items = [
-        inference.InputPhoto("1", path, latitude=HERE[0], longitude=HERE[1], taken="2023-04-10"),
-        inference.InputPhoto("2", path, latitude=THERE[0], longitude=THERE[1]),
-        inference.InputPhoto("3", path),
+        inputs.InputPhoto("1", path, latitude=HERE[0], longitude=HERE[1], taken="2023-04-10"),
+        inputs.InputPhoto("2", path, latitude=THERE[0], longitude=THERE[1]),
+        inputs.InputPhoto("3", path),
     ]
-    here, there, nowhere = (each.scores for each in inference.predict(placed, items))
+    here, there, nowhere = (each.scores for each in clips.predict(placed, items))
     assert here[0] > nowhere[0] > there[0]
-    *_, plain = inference.predict(replace(placed, prior=None), items)
+    *_, plain = clips.predict(replace(placed, prior=None), items)
     np.testing.assert_array_equal(nowhere, plain.scores)  # no place: not a bit differs
     for one, output in ((placed.at(*HERE, "2023-04-10"), here), (replace(placed, prior=None), nowhere)):
-        for each in inference.predict(one, items):
+        for each in clips.predict(one, items):
             np.testing.assert_allclose(each.scores, output, rtol=1e-4)
 
 

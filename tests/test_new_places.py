@@ -13,12 +13,12 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from fieldmark import inference
 from fieldmark.data import images, readers
 from fieldmark.data.photos import PhotoTable, build_frame
 from fieldmark.data.split import split_photos
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.experiments import Options, StudyConfig, study
+from fieldmark.inference import checkpoint, inputs
 from fieldmark.inference.inputs import Boxes
 from fieldmark.training import ExtendConfig, TrainConfig, extend, train
 from fieldmark.training.run import _coordinates
@@ -189,8 +189,8 @@ def test_boxes_and_events_of_two_photos_a_class(
     boxes = tmp_path / "boxes.json"
     boxes.write_text(json.dumps({"detection_categories": {"1": "animal"}, "images": images}))
     made = train(tmp_path / "list.csv", replace(HOW, boxes=boxes)).classifier
-    items = inference.at_boxes(inference.find_photos([tmp_path / "list.csv"]), Boxes.read(boxes, None, None))
-    inference.to_file(tmp_path / "events.csv", made, items, gap=60.0)
+    items = inputs.at_boxes(inputs.find_photos([tmp_path / "list.csv"]), Boxes.read(boxes, None, None))
+    checkpoint.to_file(tmp_path / "events.csv", made, items, gap=60.0)
     rows = pl.read_csv(tmp_path / "events.csv")
     assert rows["photos"].to_list() == [2, 2, 2]
     assert rows["count"].to_list() == [2, 2, 2]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from fieldmark.data import images
 from fieldmark.data.images import extras
-from fieldmark.inference import find_photos
+from fieldmark.inference.inputs import find_photos
 from fieldmark.utils.errors import ImageRejected, RejectReason
 
 heif = pytest.importorskip("pillow_heif", reason="fieldmark[formats] is not installed")

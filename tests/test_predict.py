@@ -16,11 +16,14 @@ import openpyxl
 import polars as pl
 import pytest
 
-from fieldmark import inference
+from fieldmark.data import species_list
 from fieldmark.data.taxonomy import Taxon, Taxonomy
-from fieldmark.inference import InputPhoto, PhotoResult
+from fieldmark.inference import checkpoint, clips, formats, inputs, predictor
 from fieldmark.inference.classifier import Answer, Classifier, HigherTaxon, Prediction
-from fieldmark.inference.formats import writer_of
+from fieldmark.inference.formats import submission, writer_of
+from fieldmark.inference.formats.table import COLUMNS, columns
+from fieldmark.inference.inputs import InputPhoto
+from fieldmark.inference.predictor import PhotoResult
 from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
 
 
@@ -58,7 +61,7 @@ def challenge(insects: Path, tmp_path: Path) -> Path:
 
 def test_files_and_folders(insects: Path) -> None:
     folder = insects / "Apis mellifera"
-    items = inference.find_photos([folder / "03.jpg", folder])
+    items = inputs.find_photos([folder / "03.jpg", folder])
     assert [item.path.name for item in items][:2] == ["03.jpg", "00.jpg"]
     assert len(items) == 1 + 17
     assert items[0].id is None
@@ -70,11 +73,11 @@ def test_a_folder_of_folders_gives_photos_alone(insects: Path, tmp_path: Path) -
     (tmp_path / ".hidden.jpg").write_text("no photo")
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "b.webp").write_text("judged when it is read")
-    assert [item.path.name for item in inference.find_photos([tmp_path])] == ["A.JPG", "b.webp"]
+    assert [item.path.name for item in inputs.find_photos([tmp_path])] == ["A.JPG", "b.webp"]
 
 
 def test_an_annotation_file_gives_its_ids(challenge: Path) -> None:
-    items = inference.find_photos([challenge])
+    items = inputs.find_photos([challenge])
     assert [item.id for item in items][:3] == ["4000", "3993", "3986"]
     assert items[-1].id == "9"
     assert items[0].path == challenge.parent / "test2019" / "000.jpg"
@@ -104,15 +107,15 @@ def test_what_holds_no_photos_is_one_sentence(tmp_path: Path, argument: str, con
     elif content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=path.name.split(".", maxsplit=1)[0]) as caught:
-        inference.find_photos([path])
+        inputs.find_photos([path])
     assert "\n" not in str(caught.value)
 
 
 def test_every_photo_is_named_in_order_and_a_bad_one_stops_nothing(
     insects: Path, classifier: Classifier
 ) -> None:
-    items = inference.find_photos([insects])  # more than a batch, and no multiple of it
-    found = list(inference.predict(classifier, items, top=2))
+    items = inputs.find_photos([insects])  # more than a batch, and no multiple of it
+    found = list(clips.predict(classifier, items, top=2))
     assert [each.photo for each in found] == items
     bad = [each for each in found if each.prediction is None]
     assert [Path(each.photo.name).name for each in bad] == ["broken.jpg"]
@@ -128,19 +131,17 @@ def test_every_photo_is_named_in_order_and_a_bad_one_stops_nothing(
 
 
 def test_it_has_learned_them(insects: Path, classifier: Classifier) -> None:
-    items = inference.find_photos([insects / "Danaus plexippus"])
-    names = [
-        each.prediction.best.taxon.name for each in inference.predict(classifier, items) if each.prediction
-    ]
+    items = inputs.find_photos([insects / "Danaus plexippus"])
+    names = [each.prediction.best.taxon.name for each in clips.predict(classifier, items) if each.prediction]
     assert names.count("Danaus plexippus") >= 14
 
 
 def test_a_batch_of_bad_photos_and_none_at_all(tmp_path: Path, classifier: Classifier) -> None:
     items = [InputPhoto(str(number), tmp_path / "gone.jpg") for number in range(70)]
-    found = list(inference.predict(classifier, items))
+    found = list(clips.predict(classifier, items))
     assert [each.photo.name for each in found] == [str(number) for number in range(70)]
     assert all(each.prediction is None for each in found)
-    assert list(inference.predict(classifier, [])) == []
+    assert list(clips.predict(classifier, [])) == []
 
 
 AWKWARD = Taxon("7", 'a "comma", and\na line', "été", "", {})
@@ -167,8 +168,8 @@ def table(text: str) -> list[dict[str, str]]:
 
 
 def test_csv_is_read_back_by_the_standard_reader() -> None:
-    found = table("\r\n".join(inference.lines("csv", RESULTS, TAXONOMY, candidates=True)) + "\r\n")
-    assert tuple(found[0]) == inference.COLUMNS
+    found = table("\r\n".join(formats.lines("csv", RESULTS, TAXONOMY, candidates=True)) + "\r\n")
+    assert tuple(found[0]) == COLUMNS
     said = [(row["file_name"], row["source"], row["name"], row["rank"]) for row in found]
     assert said == [
         ("a,b.jpg", "not sure", "", "none"),
@@ -195,7 +196,7 @@ def test_csv_is_read_back_by_the_standard_reader() -> None:
 
 
 def test_json_lines_are_an_object_a_line() -> None:
-    lines = list(inference.lines("jsonl", RESULTS, TAXONOMY))
+    lines = list(formats.lines("jsonl", RESULTS, TAXONOMY))
     assert all("\n" not in line for line in lines)
     first, second, third, fourth = (json.loads(line) for line in lines)
     assert (first["file_name"], first["id"], first["sure"]) == ("a,b.jpg", "12", False)
@@ -209,7 +210,7 @@ def test_json_lines_are_an_object_a_line() -> None:
 
 
 def test_the_terminal_says_not_sure_and_why_a_photo_is_of_no_use() -> None:
-    text = "\n".join(inference.text_lines(RESULTS))
+    text = "\n".join(formats.text_lines(RESULTS))
     assert "not sure" in text.split("c\rd.jpg")[0]
     assert "not sure" not in text.split("c\rd.jpg")[1].split("tit.jpg")[0]
     assert "75.0%" in text
@@ -219,8 +220,8 @@ def test_the_terminal_says_not_sure_and_why_a_photo_is_of_no_use() -> None:
 
 def test_wide_is_a_row_a_photo_and_a_column_a_label(insects: Path, classifier: Classifier) -> None:
     folder = insects / "Apis mellifera"
-    results = list(inference.predict(classifier, inference.find_photos([folder]), top=1))
-    found = table("\r\n".join(inference.lines("csv", results, classifier.taxonomy, wide=True)))
+    results = list(clips.predict(classifier, inputs.find_photos([folder]), top=1))
+    found = table("\r\n".join(formats.lines("csv", results, classifier.taxonomy, wide=True)))
     assert len(found) == 17
     for row, result in zip(found, results, strict=True):
         if result.prediction is None:
@@ -233,27 +234,27 @@ def test_wide_is_a_row_a_photo_and_a_column_a_label(insects: Path, classifier: C
 
 def test_labels_of_one_name_have_columns_of_their_own() -> None:
     twins = Taxonomy([Taxon("1", "a"), Taxon("2", "a"), Taxon("3", "score"), Taxon("4", "b")])
-    assert inference.columns(twins, wide=True)[7:] == ("a (1)", "a (2)", "score (3)", "b", "rejected")
+    assert columns(twins, wide=True)[7:] == ("a (1)", "a (2)", "score (3)", "b", "rejected")
 
 
 def test_patterns_and_lists(insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [item.name for item in inference.find_photos([insects / "*" / "0[0-2].jpg"])]
+    names = [item.name for item in inputs.find_photos([insects / "*" / "0[0-2].jpg"])]
     assert len(names) == 12
-    assert names == [item.name for item in inference.find_photos([insects / "**" / "0[0-2].jpg"])]
-    assert len(inference.find_photos([insects / "D*"])) == 16  # a folder
+    assert names == [item.name for item in inputs.find_photos([insects / "**" / "0[0-2].jpg"])]
+    assert len(inputs.find_photos([insects / "D*"])) == 16  # a folder
     with pytest.raises(InputError, match="matches no photo"):
-        inference.find_photos([insects / "*.tiff"])
+        inputs.find_photos([insects / "*.tiff"])
     for end in ("\n", "\r\n", "\0"):
         (tmp_path / "list.txt").write_text(end.join([*names, "gone.jpg", ""]))
         for argument in (f"@{tmp_path / 'list.txt'}", "-"):
             text = (tmp_path / "list.txt").open()
             monkeypatch.setattr("sys.stdin", text)
-            items = inference.find_photos([Path(argument)])
+            items = inputs.find_photos([Path(argument)])
             assert [item.name for item in items] == [*names, "gone.jpg"]
             text.close()
     (tmp_path / "list.txt").write_text("\n\n")
     with pytest.raises(InputError, match="names no photo"):
-        inference.read_list(str(tmp_path / "list.txt"))
+        inputs.read_list(str(tmp_path / "list.txt"))
 
 
 def test_only_some_labels_are_possible_and_share_the_scores(
@@ -262,7 +263,7 @@ def test_only_some_labels_are_possible_and_share_the_scores(
     (tmp_path / "only.txt").write_text(
         "# of this place\napis MELLIFERA\n\n Danaus  plexippus \n", encoding="utf-8-sig"
     )
-    names = inference.read_species_list(tmp_path / "only.txt")
+    names = species_list.read_species_list(tmp_path / "only.txt")
     fewer = classifier.only(names)
     photo = insects / "Bombus terrestris" / "00.jpg"
     (every,), (some,) = classifier.predict([photo], top=9), fewer.predict([photo], top=9)
@@ -310,18 +311,18 @@ def test_the_first_label_can_be_the_one_with_the_least_expected_height(
 
 
 @pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("suffix", [writer.suffix for writer in inference.WRITERS.values()])
+@pytest.mark.parametrize("suffix", [writer.suffix for writer in formats.WRITERS.values()])
 def test_a_run_that_was_cut_off_goes_on_and_gives_the_same_file(
     insects: Path, tmp_path: Path, classifier: Classifier, suffix: str, wide: bool
 ) -> None:
     if wide and not writer_of(Path(f"a{suffix}"), wide=False).wide:
         with pytest.raises(InputError, match="--wide"):
-            inference.to_file(tmp_path / f"a{suffix}", classifier, [], wide=True)
+            checkpoint.to_file(tmp_path / f"a{suffix}", classifier, [], wide=True)
         return
-    items = inference.find_photos([insects])
+    items = inputs.find_photos([insects])
     whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
-    assert inference.to_file(whole, classifier, items, wide=wide) == 1
-    assert inference.to_file(cut, classifier, items[:40], wide=wide) == 1
+    assert checkpoint.to_file(whole, classifier, items, wide=wide) == 1
+    assert checkpoint.to_file(cut, classifier, items[:40], wide=wide) == 1
     journal = cut.with_name(f"{cut.name}.journal")
     about, *lines = journal.read_bytes().splitlines(keepends=True)
     lines.sort(key=lambda line: b' {"written"' not in line)  # as a run begins that is then killed
@@ -330,7 +331,7 @@ def test_a_run_that_was_cut_off_goes_on_and_gives_the_same_file(
     kept = classifier.rank
     object.__setattr__(classifier, "rank", lambda *given: asked.append(1) or kept(*given))
     try:
-        inference.to_file(cut, classifier, items, wide=wide)
+        checkpoint.to_file(cut, classifier, items, wide=wide)
     finally:
         object.__delattr__(classifier, "rank")
     assert len(asked) == 64 - 38  # the torn one again, the broken one is still of no use
@@ -342,8 +343,8 @@ def test_a_run_that_was_cut_off_goes_on_and_gives_the_same_file(
 def test_a_damaged_journal_costs_its_damaged_lines_alone(
     insects: Path, tmp_path: Path, classifier: Classifier
 ) -> None:
-    items, out = inference.find_photos([insects])[:12], tmp_path / "a.jsonl"
-    inference.to_file(out, classifier, items)
+    items, out = inputs.find_photos([insects])[:12], tmp_path / "a.jsonl"
+    checkpoint.to_file(out, classifier, items)
     whole = sorted(line["file_name"] for line in map(json.loads, out.read_text().splitlines()))
     journal = tmp_path / "a.jsonl.journal"
     about, *lines = journal.read_bytes().splitlines(keepends=True)
@@ -353,7 +354,7 @@ def test_a_damaged_journal_costs_its_damaged_lines_alone(
     flipped = bytearray(lines[0])
     flipped[lines[0].index(b"file_name") + 13] ^= 1
     journal.write_bytes(b"".join([about, bytes(flipped), *odd, lone, *lines[1:3], *lines[5:]]))
-    inference.to_file(out, classifier, items)
+    checkpoint.to_file(out, classifier, items)
     assert sorted(line["file_name"] for line in map(json.loads, out.read_text().splitlines())) == whole
 
 
@@ -386,16 +387,16 @@ def test_another_classifier_begins_anew_and_a_changed_photo_is_named_again(
 ) -> None:
     folder, out = tmp_path / "mine", tmp_path / "out.csv"
     shutil.copytree(insects / "Danaus plexippus", folder)
-    items = inference.find_photos([folder])
-    inference.to_file(out, classifier, items)
+    items = inputs.find_photos([folder])
+    checkpoint.to_file(out, classifier, items)
     before = out.read_bytes()
-    inference.to_file(out, classifier, items)
+    checkpoint.to_file(out, classifier, items)
     assert "16 photos were predicted before" in capsys.readouterr().err
     assert out.read_bytes() == before
     shutil.copy(insects / "Apis mellifera" / "00.jpg", folder / "00.jpg")
-    inference.to_file(out, classifier, items)
+    checkpoint.to_file(out, classifier, items)
     assert "15 photos were predicted before" in capsys.readouterr().err
-    inference.to_file(out, classifier.only(["Apis mellifera", "Danaus plexippus"]), items)
+    checkpoint.to_file(out, classifier.only(["Apis mellifera", "Danaus plexippus"]), items)
     assert "predicted again" in capsys.readouterr().err
     assert {row["third"] for row in table(out.read_bytes().decode("utf-8-sig"))} == {""}
 
@@ -403,7 +404,7 @@ def test_another_classifier_begins_anew_and_a_changed_photo_is_named_again(
 def test_a_file_of_something_else_is_not_written_over(tmp_path: Path, classifier: Classifier) -> None:
     (tmp_path / "thesis.csv").write_text("years of work")
     with pytest.raises(InputError, match="thesis"):
-        inference.to_file(tmp_path / "thesis.csv", classifier, [])
+        checkpoint.to_file(tmp_path / "thesis.csv", classifier, [])
     assert (tmp_path / "thesis.csv").read_text() == "years of work"
 
 
@@ -416,10 +417,10 @@ def test_a_name_that_is_no_unicode_can_be_printed(
     except OSError:
         pytest.skip("this file system takes no such name")
     for argument in (tmp_path, odd):
-        found = list(inference.predict(classifier, inference.find_photos([argument])))
+        found = list(clips.predict(classifier, inputs.find_photos([argument])))
         assert found[0].prediction is not None
         for form in ("text", "csv", "jsonl"):
-            text = "\n".join(inference.lines(form, found, classifier.taxonomy))
+            text = "\n".join(formats.lines(form, found, classifier.taxonomy))
             assert "caf\\xe9.jpg" in text.replace("\\\\", "\\")
             text.encode()
 
@@ -428,9 +429,9 @@ def test_a_submission_has_one_row_for_each_image_id(
     challenge: Path, tmp_path: Path, classifier: Classifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also for a photo that is damaged or not there: it gets the first class, and this is said."""
-    items = inference.find_photos([challenge])
-    found = list(inference.predict(classifier, items))
-    inference.write_submission(tmp_path / "out" / "s.csv", found, classifier)
+    items = inputs.find_photos([challenge])
+    found = list(clips.predict(classifier, items))
+    submission.write_submission(tmp_path / "out" / "s.csv", found, classifier)
     rows = list(csv.DictReader((tmp_path / "out" / "s.csv").read_text().splitlines()))
     read_list = [str(image["id"]) for image in json.loads(challenge.read_text())["images"]]
     assert [row["id"] for row in rows] == read_list
@@ -447,19 +448,19 @@ def test_an_id_that_is_listed_twice_gets_one_row(
 ) -> None:
     images = json.loads(challenge.read_text())["images"]
     twice = annotations(tmp_path, [*images[:3], {**images[3], "id": images[0]["id"]}], "twice.json")
-    items = inference.find_photos([twice])
+    items = inputs.find_photos([twice])
     assert [item.id for item in items] == ["4000", "3993", "3986"]
 
 
 def test_a_submission_needs_ids_and_says_so_before_any_work(challenge: Path, insects: Path) -> None:
     with pytest.raises(InputError, match="no image id"):
-        inference.check_submission(inference.find_photos([challenge, insects]))
+        submission.check_submission(inputs.find_photos([challenge, insects]))
     with pytest.raises(InputError, match="of another photo"):
-        inference.check_submission(inference.find_photos([challenge, challenge]))
+        submission.check_submission(inputs.find_photos([challenge, challenge]))
 
 
 def test_progress_changes_nothing(classifier: Classifier, insects: Path) -> None:
-    items = inference.find_photos([insects])
-    plain = [each.photo for each in inference.predict(classifier, items)]
-    shown = inference.with_progress(inference.predict(classifier, items), len(items))
+    items = inputs.find_photos([insects])
+    plain = [each.photo for each in clips.predict(classifier, items)]
+    shown = predictor.with_progress(clips.predict(classifier, items), len(items))
     assert [each.photo for each in shown] == plain

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fieldmark import inference
 from fieldmark.data.locations import Locations
 from fieldmark.evaluation.location_prior import KernelPrior, LocationRule
+from fieldmark.inference import clips, formats, inputs
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.classifier.location import LocationPrior
 from fieldmark.inference.inputs import Boxes
@@ -80,10 +80,10 @@ def scores(labels: Any) -> dict[str, float]:
 
 def expected(classifier: Classifier, paths: list[Path], boxes: Path | None = None) -> list[Any]:
     """The records of the command `predict`."""
-    items = inference.find_photos(paths)
+    items = inputs.find_photos(paths)
     if boxes:
-        items = inference.at_boxes(items, Boxes.read(boxes, None, None))
-    lines = inference.lines("jsonl", inference.predict(classifier, items), classifier.taxonomy)
+        items = inputs.at_boxes(items, Boxes.read(boxes, None, None))
+    lines = formats.lines("jsonl", clips.predict(classifier, items), classifier.taxonomy)
     return [json.loads(line) for line in lines]
 
 

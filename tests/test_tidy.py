@@ -14,13 +14,14 @@ from typing import Any
 import openpyxl
 import pytest
 
-from fieldmark import inference
 from fieldmark.data.detections import Detection
 from fieldmark.data.storage.places import Box
 from fieldmark.data.taxonomy import Taxon, Taxonomy
-from fieldmark.inference import InputPhoto, PhotoResult
+from fieldmark.inference import checkpoint, clips, inputs
 from fieldmark.inference.classifier import Answer, Classifier, HigherTaxon, Prediction
 from fieldmark.inference.formats import FormatOptions, tidy, writer_of
+from fieldmark.inference.inputs import InputPhoto
+from fieldmark.inference.predictor import PhotoResult
 from fieldmark.inference.record import to_record
 from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
 
@@ -117,7 +118,7 @@ def test_a_sheet_that_would_be_too_long_is_refused_before_any_work(
 ) -> None:
     items = [InputPhoto("a", GONE)] * 1_048_576
     with pytest.raises(InputError, match=r"use \.csv"):
-        inference.to_file(tmp_path / "n.xlsx", classifier, items)
+        checkpoint.to_file(tmp_path / "n.xlsx", classifier, items)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -144,9 +145,9 @@ def test_candidates_have_rows_of_their_own_on_request(
 def test_a_file_that_was_edited_is_left(
     photos: Path, tmp_path: Path, classifier: Classifier, model: Path, run: Callable[..., Any]
 ) -> None:
-    items, out = inference.find_photos([photos]), tmp_path / "names.csv"
-    inference.to_file(out, classifier, items[:4])
-    inference.to_file(out, classifier, items)  # more photos: it is as it was written
+    items, out = inputs.find_photos([photos]), tmp_path / "names.csv"
+    checkpoint.to_file(out, classifier, items[:4])
+    checkpoint.to_file(out, classifier, items)  # more photos: it is as it was written
     corrected = out.read_text(encoding="utf-8-sig").replace("Apis mellifera", "Apis cerana")
     out.write_text(corrected)
     done = run("predict", model, photos, "--out", out)
@@ -156,32 +157,32 @@ def test_a_file_that_was_edited_is_left(
     assert out.read_text() == corrected
     assert run("predict", model, photos, "--out", out, "--overwrite").code == 0
     assert "cerana" not in out.read_text()
-    inference.to_file(out, classifier, items)  # is again as it was written
+    checkpoint.to_file(out, classifier, items)  # is again as it was written
 
 
 def test_an_edit_while_photos_are_named_is_left_too(
     photos: Path, tmp_path: Path, classifier: Classifier
 ) -> None:
-    items, out = inference.find_photos([photos]), tmp_path / "names.xlsx"
-    inference.to_file(out, classifier, items[:4])
+    items, out = inputs.find_photos([photos]), tmp_path / "names.xlsx"
+    checkpoint.to_file(out, classifier, items[:4])
 
     def edits(*given: Any) -> Any:
         out.write_bytes(b"my sheet")
-        return inference.predict(*given)
+        return clips.predict(*given)
 
     with pytest.raises(InputError, match="changed since"):
-        inference.to_file(out, classifier, items, name=edits)
+        checkpoint.to_file(out, classifier, items, name=edits)
     assert out.read_bytes() == b"my sheet"
     out.unlink()
-    inference.to_file(out, classifier, items)  # nothing was lost
+    checkpoint.to_file(out, classifier, items)  # nothing was lost
     assert sheet_of(out).max_row == 17
 
 
 def test_a_kill_before_the_file_has_its_name_costs_nothing(
     photos: Path, tmp_path: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    items, out = inference.find_photos([photos]), tmp_path / "names.csv"
-    inference.to_file(out, classifier, items[:4])
+    items, out = inputs.find_photos([photos]), tmp_path / "names.csv"
+    checkpoint.to_file(out, classifier, items[:4])
     before = out.read_bytes()
 
     def killed(self: Path, target: Path) -> Path:
@@ -193,22 +194,22 @@ def test_a_kill_before_the_file_has_its_name_costs_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            inference.to_file(out, classifier, items)
+            checkpoint.to_file(out, classifier, items)
     assert out.read_bytes() == before
-    inference.to_file(out, classifier, items)
+    checkpoint.to_file(out, classifier, items)
     assert len(rows_of_csv(out)) == 16
 
 
 def test_an_edited_table_of_a_package_is_left(photos: Path, tmp_path: Path, classifier: Classifier) -> None:
-    items, out = inference.find_photos([photos])[:3], tmp_path / "p" / "datapackage.json"
-    inference.to_file(out, classifier, items)
+    items, out = inputs.find_photos([photos])[:3], tmp_path / "p" / "datapackage.json"
+    checkpoint.to_file(out, classifier, items)
     about = json.loads(out.read_text())
     out.write_text(json.dumps(about | {"title": "mine"}))  # what it says is kept
-    inference.to_file(out, classifier, items)
+    checkpoint.to_file(out, classifier, items)
     assert json.loads(out.read_text())["title"] == "mine"
     (out.parent / "observations.csv").write_text("verified by me")
     with pytest.raises(InputError, match=r"observations\.csv was changed"):
-        inference.to_file(out, classifier, items)
+        checkpoint.to_file(out, classifier, items)
     assert (out.parent / "observations.csv").read_text() == "verified by me"
 
 

@@ -22,12 +22,12 @@ from PIL import Image
 
 av = pytest.importorskip("av")
 
-from fieldmark import inference  # noqa: E402
 from fieldmark.data import videos  # noqa: E402
 from fieldmark.data.locations import Locations  # noqa: E402
 from fieldmark.data.readers.box_files import read_boxes  # noqa: E402
 from fieldmark.data.videos import Clip, Sampling, is_video  # noqa: E402
 from fieldmark.evaluation.location_prior import KernelPrior, LocationRule  # noqa: E402
+from fieldmark.inference import clips, inputs  # noqa: E402
 from fieldmark.inference.classifier import Classifier  # noqa: E402
 from fieldmark.inference.classifier.location import LocationPrior  # noqa: E402
 from fieldmark.utils.errors import ImageRejected, InputError, RejectReason  # noqa: E402
@@ -224,8 +224,8 @@ def test_one_answer_a_clip_with_its_times(run, tmp_path: Path, traps: Path, mode
     classifier = Classifier.load(model)
     from fieldmark.inference.events import event_records, rule_of
 
-    items = inference.find_all([traps / "site2" / "danaus.avi"], ())
-    [whole] = inference.predict(classifier, items)
+    items = inputs.find_all([traps / "site2" / "danaus.avi"], ())
+    [whole] = clips.predict(classifier, items)
     assert whole.clip is not None
     frames = [inference_record(each, len(classifier.taxa)) for each in whole.clip.frames]
     [event] = event_records([{**each, "sequence": "a"} for each in frames], classifier)
@@ -361,7 +361,7 @@ def test_a_killed_run_goes_on(run, tmp_path: Path, traps: Path, model: Path) -> 
 def test_names_of_clips_and_a_folder_of_clips_and_photos(tmp_path: Path, traps: Path) -> None:
     assert is_video("a/B.AVI")
     assert not is_video("a/b.jpg")
-    found = inference.find_all([traps], (), Sampling(2.0))
+    found = inputs.find_all([traps], (), Sampling(2.0))
     assert [(Path(each.name).name, each.sampling) for each in found] == [
         ("photo.jpg", None),
         ("apis.mp4", Sampling(2.0)),
@@ -369,7 +369,7 @@ def test_names_of_clips_and_a_folder_of_clips_and_photos(tmp_path: Path, traps: 
         ("text.mp4", Sampling(2.0)),
     ]
     shutil.copy(traps / "site1" / "apis.mp4", tmp_path)
-    [alone] = inference.find_photos([tmp_path])
+    [alone] = inputs.find_photos([tmp_path])
     assert alone.sampling is None
 
 
@@ -380,11 +380,11 @@ def test_the_prior_counts_once_for_each_frame_as_for_a_photo(classifier: Classif
     kernel = KernelPrior(Locations.of(rows), np.repeat([0, 1], 50), len(classifier.taxa))
     soft = replace(classifier, temperature=30.0, thresholds={}, ood=None)
     placed = replace(soft, prior=LocationPrior(kernel, LocationRule(1.0)))
-    [item] = inference.find_all([clip_of(tmp_path / "a.avi", moving(20))], [], Sampling())
+    [item] = inputs.find_all([clip_of(tmp_path / "a.avi", moving(20))], [], Sampling())
     taken = replace(item, latitude=here[0], longitude=here[1], taken="2023-04-10T12:00:00Z")
 
     def scores(by: Classifier, clip: Any) -> Any:
-        [found] = inference.predict(by, [clip])
+        [found] = clips.predict(by, [clip])
         return found.scores
 
     np.testing.assert_allclose(scores(placed, taken), scores(placed.at(*here, 100), item), atol=1e-6)

@@ -20,7 +20,7 @@ from fieldmark.cli import app
 from fieldmark.data.photos import SCHEMA, PhotoTable, by_location
 from fieldmark.data.readers import READERS, read, without_empty
 from fieldmark.data.storage.places import file_of, is_local
-from fieldmark.inference import find_photos
+from fieldmark.inference.inputs import find_photos
 from fieldmark.utils.errors import InputError
 
 

@@ -19,7 +19,7 @@ from fieldmark.data import images
 from fieldmark.data.storage.places import Boxed
 from fieldmark.features import image_stats
 from fieldmark.features.hamming_search import Hashes
-from fieldmark.inference import read_list
+from fieldmark.inference.inputs import read_list
 from fieldmark.inference.record import box_in
 from fieldmark.utils import io
 from fieldmark.utils.logging import progress_bar

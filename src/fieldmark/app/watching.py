@@ -11,9 +11,9 @@ import threading
 import time
 from pathlib import Path
 
-from fieldmark import inference
 from fieldmark.app import jobs, learning, outcomes
 from fieldmark.app.store import Project, stored
+from fieldmark.inference import inputs
 from fieldmark.inference.inputs import InputPhoto
 from fieldmark.utils.errors import FieldmarkError, InputError
 
@@ -73,7 +73,7 @@ class Watcher:
 
     def _add(self, folder: Path) -> int:
         try:
-            found = inference.find_photos([folder])
+            found = inputs.find_photos([folder])
         except InputError:  # it holds no photo now, or the card is not there
             found = []
         before, self._seen = self._seen, {}

@@ -34,8 +34,8 @@ def demo(
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
-    from fieldmark import inference
     from fieldmark.data import synthetic
+    from fieldmark.inference import clips, formats, inputs
 
     sized = species is not None or photos is not None
     if (stations and like is not None) or ((stations or like is not None) and sized):
@@ -64,8 +64,8 @@ def demo(
     logger.info("2. Train a classifier, and measure it on test photos")
     trained = train(guide, TrainConfig(), out=model, command=opt.command_line())
     logger.info("3. Predict the species in one photo")
-    items = inference.find_photos([guide / "test2019.json"])[:1]
-    for line in inference.text_lines(inference.predict(trained.classifier, items, top=3)):
+    items = inputs.find_photos([guide / "test2019.json"])[:1]
+    for line in formats.text_lines(clips.predict(trained.classifier, items, top=3)):
         logger.info(f"   {line}")
     answers = io.read_json(guide / "answers.json")["annotations"]  # the classifier does not see them
     label = next((str(each["category_id"]) for each in answers if str(each["image_id"]) == items[0].id), "")

@@ -43,12 +43,12 @@ def detect(
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
-    from fieldmark import inference
     from fieldmark.data.videos import Sampling
+    from fieldmark.inference import inputs
     from fieldmark.inference.detection import detect_to_file
     from fieldmark.models import detectors
 
-    items = inference.find_all(photos, listed, Sampling(every, changed))
+    items = inputs.find_all(photos, listed, Sampling(every, changed))
     detector = detectors.load(model, classes=classes, engine=engine, threshold=threshold)
     facts = detector.facts
     logger.info(f"{facts.name}{f' ({facts.version})' if facts.version else ''}. {facts.licence}")

@@ -31,12 +31,12 @@ def explain(
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
-    from fieldmark import inference
     from fieldmark.inference import explain as explaining
+    from fieldmark.inference import formats, inputs, predictor
 
     found = explaining.run(model, photo, out, label, engine, compute, boxes)
-    named = inference.PhotoResult(inference.InputPhoto(str(photo), photo), found.prediction)
-    click.echo("\n".join(inference.text_lines([named])))
+    named = predictor.PhotoResult(inputs.InputPhoto(str(photo), photo), found.prediction)
+    click.echo("\n".join(formats.text_lines([named])))
     if found.heat is None:
         click.echo("No heat map: the network is not convolutional.")
     if not found.neighbours:

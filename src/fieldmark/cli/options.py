@@ -152,15 +152,16 @@ def of_lists(
     Raises:
         InputError: a list cannot be read or names no label, or there is a checklist without a list.
     """
-    from fieldmark import inference
-
     if checklist and not (only or prior):
         raise InputError("--checklist is for the names of --only and --prior: name one of them, too.")
     known = len(classifier.taxa)
 
     def names(path: Path) -> list[str]:
-        found = inference.read_species_list(path)
-        return inference.accepted_names(checklist, found, classifier.taxa) if checklist else found
+        from fieldmark.data.checklist import accepted_names
+        from fieldmark.data.species_list import read_species_list
+
+        found = read_species_list(path)
+        return accepted_names(checklist, found, classifier.taxa) if checklist else found
 
     if only:
         classifier = classifier.only(names(only))

@@ -44,7 +44,7 @@ Computing:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -104,48 +104,55 @@ def predict(
     cache: Path | None = None,
 ) -> None:
     _begin(cache)
-    from fieldmark import inference
-
     shown: dict[str, Any] = {"wide": wide, "candidates": candidates}
     _check(out, format, shown, overwrite, events=events, frames=frames, submission=submission, boxes=boxes)
     places = _deployments(out, deployments, copies, boxes)
     classifier = opt.of_lists(_classifier(model, engine, compute, decide), only, prior, checklist)
     classifier = _at(classifier, place, date, no_prior=no_prior)
     items = _photos(photos, listed, clocks, every, changed=changed)
-    if at := _boxes(classifier.provenance.get("boxes"), boxes, box_threshold):
-        items = inference.at_boxes(items, at)
-    classifier = inference.for_all(classifier, items)
+    at = _boxes(classifier.provenance.get("boxes"), boxes, box_threshold)
+    classifier, items = _asked(classifier, items, at)
     with opt.cluster_workers(cluster, shards) as workers:
         run = _way(workers, wide=wide or events)
         if submission is not None:
             _submit(submission, classifier, items, run(classifier, items, top))
             return
         if out is not None:
-            save = partial(inference.to_file, gap=gap if events else None, boxes=at, frames=frames, name=run)
+            from fieldmark.inference.checkpoint import records_of, to_file
+
+            save = partial(to_file, gap=gap if events else None, boxes=at, frames=frames, name=run)
             rejected = save(out, classifier, items, top=top, deployments=places, overwrite=overwrite, **shown)
-            records = inference.records_of(out) if xmp or copies or rejected else ()
+            records = records_of(out) if xmp or copies or rejected else ()
         else:
-            lines = partial(inference.lines, format, **shown, boxes=at.threshold if at else None)
-            records = _printed(run(classifier, items, top), len(items), lines, classifier, xmp or copies)
+            shown |= {"form": format, "boxes": at.threshold if at else None}
+            records = _printed(run(classifier, items, top), len(items), shown, classifier, xmp or copies)
     _finish(records, items, out, xmp, copies)
 
 
 def _begin(cache: Path | None) -> None:
     """Use the cache, and load what predicts."""
     opt.use_cache(cache)
-    collector.load("fieldmark.inference")
+    collector.load("fieldmark.inference.clips")
+
+
+def _asked(
+    classifier: Classifier, items: list[InputPhoto], boxes: Boxes | None
+) -> tuple[Classifier, list[InputPhoto]]:
+    """Return the classifier for so many photos, and the photos, or their boxes."""
+    from fieldmark.inference.inputs import at_boxes
+    from fieldmark.inference.predictor import for_all
+
+    items = at_boxes(items, boxes) if boxes else items
+    return for_all(classifier, items), items
 
 
 def _printed(
-    results: Iterable[PhotoResult],
-    total: int,
-    lines: Callable[..., Iterator[str]],
-    classifier: Classifier,
-    keep: object,
+    results: Iterable[PhotoResult], total: int, shown: Mapping[str, Any], classifier: Classifier, keep: object
 ) -> list[Record]:
-    """Print results, and return their records: all of them, or, without `keep`, of those that could not
-    be used."""
-    from fieldmark.inference import RejectedCounter, with_progress
+    """Print results, `shown` as `formats.lines` says, and return their records: all of them, or, without
+    `keep`, of those that could not be used."""
+    from fieldmark.inference.formats import lines
+    from fieldmark.inference.predictor import RejectedCounter, with_progress
     from fieldmark.inference.record import to_record
 
     records: list[Record] = []
@@ -156,7 +163,7 @@ def _printed(
                 records.append(to_record(result, len(classifier.taxa)))
             yield result
 
-    for line in lines(kept(), classifier.taxonomy):
+    for line in lines(results=kept(), taxonomy=classifier.taxonomy, **shown):
         click.echo(line)
     return records
 
@@ -187,20 +194,21 @@ def _say_unusable(records: Iterable[Record], photos: int, out: Path | None) -> N
 
 def _way(workers: Workers | None, *, wide: bool) -> PredictFunction:
     """Return what predicts photos: this process, or the workers of a cluster."""
-    from fieldmark import inference
+    from fieldmark.inference import clips
 
-    return partial(workers.predict, wide=wide) if workers else inference.predict
+    return partial(workers.predict, wide=wide) if workers else clips.predict
 
 
 def _submit(
     path: Path, classifier: Classifier, items: Sequence[InputPhoto], results: Iterator[PhotoResult]
 ) -> None:
     """Write the challenge's file; photos are predicted once they are seen to have ids."""
-    from fieldmark import inference
+    from fieldmark.inference.formats.submission import check_submission, write_submission
+    from fieldmark.inference.predictor import with_progress
 
-    inference.check_submission(items)
-    every = list(inference.with_progress(results, len(items)))
-    inference.write_submission(path, every, classifier)
+    check_submission(items)
+    every = list(with_progress(results, len(items)))
+    write_submission(path, every, classifier)
     click.echo(f"{len(every):,} rows written to {path}")
 
 
@@ -208,18 +216,22 @@ def _deployments(
     out: Path | None, deployments: Path | None, copies: Path | None, boxes: Path | None
 ) -> Sequence[Mapping[str, str]]:
     """Read the table of deployments; refuse options that need others."""
-    from fieldmark import inference
-
     if copies and not boxes:
         raise InputError("--copies needs --boxes: only they say where people are.")
     if deployments and not str(out or "").endswith((".camtrap.csv", "datapackage.json")):
         raise InputError("--deployments is for Camtrap DP: add --out FOLDER/datapackage.json.")
-    return inference.read_deployments(deployments) if deployments else ()
+    if deployments is None:
+        return ()
+    from fieldmark.inference.formats.deployments import read_deployments
+
+    return read_deployments(deployments)
 
 
 def _write_side_files(
     records: Iterable[Record], items: Sequence[InputPhoto], xmp: str | None, copies: Path | None
 ) -> None:
+    if not (xmp or copies):
+        return
     from fieldmark.inference.side_files import write_copies, write_sidecars
 
     if xmp:
@@ -232,12 +244,12 @@ def _photos(
     photos: Sequence[Path], listed: Sequence[str], clocks: Path | None, every: float, *, changed: bool
 ) -> list[InputPhoto]:
     """Return the photos and clips that the arguments and lists stand for, with their times corrected."""
-    from fieldmark import inference
     from fieldmark.data.events import read_clocks
     from fieldmark.data.videos import Sampling
+    from fieldmark.inference.inputs import at_clocks, find_all
 
-    items = inference.find_all(photos, listed, Sampling(every, changed))
-    return items if clocks is None else inference.at_clocks(items, read_clocks(clocks))
+    items = find_all(photos, listed, Sampling(every, changed))
+    return items if clocks is None else at_clocks(items, read_clocks(clocks))
 
 
 def _check(

@@ -31,9 +31,10 @@ from fieldmark.features import image_stats
 from fieldmark.features.cache import FeatureCache
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.features.sharded import Shard, ShardResult, extract_shard
-from fieldmark.inference import InputPhoto, PhotoResult, predict
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.predictor import BATCH
+from fieldmark.inference.clips import predict
+from fieldmark.inference.inputs import InputPhoto
+from fieldmark.inference.predictor import BATCH, PhotoResult
 from fieldmark.models import Backbone, load
 from fieldmark.utils import cpu, io
 from fieldmark.utils.errors import ImageRejected, InputError, StoreError, first_line
@@ -173,7 +174,7 @@ class Workers:
     def predict(
         self, classifier: Classifier, items: Sequence[InputPhoto], top: int = 5, *, wide: bool = False
     ) -> Iterator[PhotoResult]:
-        """Classify photos as `inference.predict` does; in whole batches, so that results are the same.
+        """Classify photos as `clips.predict` does; in whole batches, so that results are the same.
 
         The classifier's folder must be readable on all nodes. `wide` returns the probabilities of all labels.
         """

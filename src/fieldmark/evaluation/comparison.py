@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fieldmark.evaluation import intervals, metrics
 from fieldmark.evaluation.intervals import Interval
-from fieldmark.evaluation.results import Evaluation, Over
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import DoubleArray
+
+if TYPE_CHECKING:
+    from fieldmark.evaluation.results import Evaluation, Over
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ def show(project: Project) -> None:
             state(project)
 
             async def add(path: Path) -> None:
-                from fieldmark import inference
+                from fieldmark.inference import inputs
 
                 looking = say("Looking for photos in {folder} …", folder=path.name)
                 note = ui.notification(looking, spinner=True, timeout=None)
                 with saying_errors():
-                    found = await in_thread(inference.find_photos, [path])
+                    found = await in_thread(inputs.find_photos, [path])
                     added = await in_thread(project.add_new, found, path)
                     project.set("new folder", str(path if path.is_dir() else path.parent))
                     ui.notify(_added(added, len(found) - added), type="positive")

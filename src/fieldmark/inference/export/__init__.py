@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldmark import inference
+from fieldmark.inference import inputs
 from fieldmark.inference.classifier import Classifier, stacked
 from fieldmark.inference.classifier.ensemble_member import computed, running, with_networks
 from fieldmark.inference.export.graph import FORMAT, assemble, describe, left_out, trunks_of
@@ -109,7 +109,7 @@ def run(model: Path, path: Path, check: Sequence[Path] = (), *, compute: Compute
     """
     with publishing.writing_file(path, "--onnx"):
         classifier = Classifier.load(model)
-        given = [item.path for item in inference.find_photos(check)]
+        given = [item.path for item in inputs.find_photos(check)]
         int8 = tier_of(classifier, compute) == "int8"
         places = given or own_photos(classifier, CALIBRATED if int8 else CHECKED)
         if not places:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 import time
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +102,8 @@ def _processor() -> str:
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # only `auto` needs it, and it takes 10 ms
+
     with suppress(PackageNotFoundError):
         return version(package)
     return None
