@@ -126,11 +126,12 @@ def headline(found: Results) -> str:
     """Return Table 3 in one sentence."""
     row, *others = rows_of(found["table3"])
     train, val = row.more["train"], row.more["val"]
-    half = [
-        f"With `--compute half` it takes {_time(each.ours)}, and the recipe {figure(each.ratio)} times as "
+    tiers = [
+        f"With `--compute {tier}` it takes {_time(each.ours)}, and the recipe {figure(each.ratio)} times as "
         f"long ({figure(each.low)} and {figure(each.high)})."
         for each in others
-        if each.what == f"{row.what}, half"
+        for tier in ("half", "int8")
+        if each.what == f"{row.what}, {tier}"
     ]
     said = (
         f"On {train} training and {val} validation photos the whole of Table 3 takes "
@@ -139,7 +140,7 @@ def headline(found: Results) -> str:
         f"{row.rounds} rounds: {figure(row.low)} and {figure(row.high)}; the aim is "
         f"{figure(row.aim or 0)})."
     )
-    return " ".join([said, *half])
+    return " ".join([said, *tiers])
 
 
 @_needs("table3")
@@ -168,7 +169,7 @@ def limits(found: Results) -> str:
     rows = rows_of(found["table3"])
     count = rows[0].more["train"] + rows[0].more["val"]
     lines = []
-    for tier, ending in (("exact", ""), ("half", ", half")):
+    for tier, ending in (("exact", ""), ("half", ", half"), ("int8", ", int8")):
         alone = sum(row.ours for row in rows if row.what.endswith(f", a photo{ending}")) * count
         same = (rows[0].what + ending, rows[0].peer_name)
         for row in (each for each in rows if (each.what, each.peer_name) == same):

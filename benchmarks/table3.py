@@ -16,7 +16,9 @@ workers) are left out, in the reference's favour. `--whole` runs all epochs.
 
     python -m benchmarks.table3 [--limit PHOTOS] [--rounds N] [--whole] [--keep]
 
-Where the processor computes 16 bits, the same command with `--compute half` is a fourth variant.
+Where the processor computes 16 bits, the same command with `--compute half` is a fourth variant, and where
+NNCF is installed the one with `--compute int8` a fifth. Their errors are compared with those in float32 on the
+validation photos, paired.
 
 The number of photos determines the weight of our fixed costs: they are the same for 100 photos and for
 100,000. `LIMIT` is small so that the benchmark takes at most a quarter of an hour; the ratio grows with
@@ -34,8 +36,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +48,11 @@ import polars as pl
 from benchmarks import common
 from benchmarks.common import Row, compare
 from benchmarks.reference import Example, Pace, Recipe, eager_seconds, pace, recipe, whole
+from fieldmark.evaluation.comparison import difference
+from fieldmark.evaluation.results import Evaluation
 from fieldmark.experiments.recipes import FIVE
 from fieldmark.models import runtime
+from fieldmark.models.runtime import quantise
 from fieldmark.utils import io
 
 EPOCHS = 10
@@ -55,7 +62,9 @@ SAMPLES = {"densenet121": 64, "resnext50_32x4d": 64}
 SAMPLE = 256
 """The same for the other networks, which are fast."""
 AIM = 25.0
-OURS, HALF, TORCHVISION, TIMM = "fieldmark", "fieldmark in half", "torchvision's recipe", "timm's way"
+OURS, TORCHVISION, TIMM = "fieldmark", "torchvision's recipe", "timm's way"
+TIERS = {"half": "fieldmark in half", "int8": "fieldmark in int8"}
+"""Our further variants, by their tiers."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +111,18 @@ def measure(setting: Setting) -> list[Row]:
             TORCHVISION: lambda: work.reference("torchvision"),
             TIMM: lambda: work.reference("timm"),
         }
-        if runtime.halves():
-            ways[HALF] = lambda: work.ours("half")
+        ways |= {TIERS[tier]: partial(work.ours, tier) for tier in tiers_here()}
         # Ours runs first once, since it draws the split that the reference uses.
         values = {name: [way()] for name, way in ways.items()}
         later = common.alternate(ways, setting.rounds - 1)
         values = {name: first + later[name] for name, first in values.items()}
         return _rows(values, work)
+
+
+def tiers_here() -> list[str]:
+    """Return the tiers, beside float32, that are fast on this machine."""
+    int8 = quantise.engine_for("auto") == "openvino"
+    return ["half"] * bool(runtime.halves()) + ["int8"] * int8
 
 
 # --- the two variants ---------------------------------------------------------------------------------
@@ -120,8 +134,8 @@ class _Work:
 
     setting: Setting
     folder: Path
-    studies: list[dict[str, Any]] = field(default_factory=list)  # in float32
-    halves: list[dict[str, Any]] = field(default_factory=list)  # in 16 bits
+    studies: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    scores: dict[tuple[str, str], Evaluation] = field(default_factory=dict)  # by tier and network
     paces: dict[str, list[Pace]] = field(default_factory=dict)
     eager: dict[str, list[float]] = field(default_factory=dict)
     train: list[Example] = field(default_factory=list)
@@ -129,7 +143,7 @@ class _Work:
 
     def ours(self, tier: str = "exact") -> float:
         """Run the command from an empty cache; return its wall-clock seconds."""
-        studies = self.halves if tier == "half" else self.studies
+        studies = self.studies[tier]
         out, cache = (self.folder / f"{name}{len(studies)}-{tier}" for name in ("study", "cache"))
         words = ["study", self.setting.recipe, str(self.setting.data), "--out", str(out)]
         words += ["--only", "table3", "--groups", "none", "--limit", str(self.setting.limit)]
@@ -145,6 +159,8 @@ class _Work:
         )
         seconds = time.perf_counter() - start
         studies.append(json.loads((out / "study.json").read_text()))
+        for row in studies[-1]["rows"]:
+            self.scores[tier, row["backbone"]] = Evaluation.load(out / row["scores"])
         if not self.train:
             self.train, self.val = examples_of(out, self.setting.data)
         return seconds
@@ -217,17 +233,30 @@ def _rows(values: dict[str, list[float]], work: _Work) -> list[Row]:
         compare(what, values, OURS, TORCHVISION, aim=AIM, note=f"reference {how}", more=more),
         compare(what, values, OURS, TIMM, note=f"reference {how}; timm has 2 of the 5"),
     ]
-    rows += [*_network_rows(work, work.studies, "")]
-    if work.halves:
-        half = {TORCHVISION: values[TORCHVISION], HALF: values[HALF]}
-        rows.append(compare(f"{what}, half", half, HALF, TORCHVISION, note=f"16 bits; reference {how}"))
-        rows += _network_rows(work, work.halves, ", half")
+    rows += _network_rows(work, "exact")
+    for tier in tiers_here():
+        mine = TIERS[tier]
+        both = {name: values[name] for name in (mine, TORCHVISION)}
+        rows.append(compare(f"{what}, {tier}", both, mine, TORCHVISION, note=f"reference {how}"))
+        rows += [*_network_rows(work, tier), *_error_rows(work, tier)]
     return rows
 
 
-def _network_rows(work: _Work, studies: Sequence[dict[str, Any]], tier: str) -> list[Row]:
-    """Compare each network alone: seconds per photo, ours once and the reference's in every epoch."""
+def _error_rows(work: _Work, tier: str) -> list[Row]:
+    """Compare the errors in a tier with those in float32."""
     rows = []
+    for name in work.setting.networks:
+        both = work.scores[tier, name], work.scores["exact", name]
+        ours, exact = (float(each.wrong_N().mean()) for each in both)
+        found = difference(*both)
+        apart = (found.value, *found.interval)
+        rows.append(common.paired(f"{name}, error in {tier}", ours, exact, "exact", apart))
+    return rows
+
+
+def _network_rows(work: _Work, tier: str) -> list[Row]:
+    """Compare each network alone: seconds per photo, ours once and the reference's in every epoch."""
+    rows, studies, ending = [], work.studies[tier], "" if tier == "exact" else f", {tier}"
     count = len(work.train) + len(work.val)
     for name in work.setting.networks:
         paces = work.paces[f"torchvision {name}"]
@@ -238,7 +267,7 @@ def _network_rows(work: _Work, studies: Sequence[dict[str, Any]], tier: str) -> 
             ],
         }
         note = "features and last layer of one network, without decoding and fixed costs"
-        rows.append(compare(f"{name}, a photo{tier}", values, OURS, TORCHVISION, note=note))
+        rows.append(compare(f"{name}, a photo{ending}", values, OURS, TORCHVISION, note=note))
     return rows
 
 
@@ -258,10 +287,12 @@ def _median(values: Sequence[float]) -> float:
 def stages(values: dict[str, list[float]], work: _Work) -> dict[str, float]:
     """Return the time of each stage of ours, in seconds: medians over the rounds."""
     names = work.setting.networks
-    features = _median([sum(_row_of(s, name)["extract_seconds"] for name in names) for s in work.studies])
-    heads = _median([sum(_row_of(s, name)["train_seconds"] for name in names) for s in work.studies])
+    features = _median(
+        [sum(_row_of(s, name)["extract_seconds"] for name in names) for s in work.studies["exact"]]
+    )
+    heads = _median([sum(_row_of(s, name)["train_seconds"] for name in names) for s in work.studies["exact"]])
     total = _median(values[OURS])
-    inside = _median([s["seconds"] for s in work.studies])
+    inside = _median([s["seconds"] for s in work.studies["exact"]])
     return {
         "the networks on the crops": features,
         "the last layers": heads,
@@ -287,7 +318,7 @@ def factors(values: dict[str, list[float]], work: _Work) -> list[dict[str, Any]]
         train += len(work.train) * _median([each.train for each in paces])
         val += len(work.val) * _median([each.val for each in paces])
         eager += (len(work.train) + len(work.val)) * _median(work.eager[name])
-        engine += _median([_row_of(study, name)["extract_seconds"] for study in work.studies])
+        engine += _median([_row_of(study, name)["extract_seconds"] for study in work.studies["exact"]])
     start = setting.epochs * (train + val)
     once = train + setting.epochs * val
     both = train + val

@@ -156,7 +156,7 @@ def _tried(
 def _faster(exact: Backbone, other: Backbone, crops: ByteArray, engine: str) -> float:
     """Return the speed of a tier as a multiple of that of float32: the median of alternating rounds."""
     engines = [runtime.engine(each, engine) for each in (other, exact)]
-    some = crops[: runtime.BATCH]
+    some = crops[: selection.crops_a_call(exact.architecture, runtime.BATCH)]
     rates = [[selection.rate(each, some) for each in engines] for _ in range(_ROUNDS)]
     return statistics.median(mine / theirs for mine, theirs in rates)
 

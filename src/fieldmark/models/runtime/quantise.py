@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 FEWEST = 8
 """Crops without which no ranges are measured."""
-CALIBRATED = 128
+CALIBRATED = 64
 """Crops that ranges are measured on."""
 
 _PIECE = 4  # crops at once while ranges are measured, with all feature maps in memory

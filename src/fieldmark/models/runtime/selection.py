@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SECONDS = 0.15  # of measurement of each engine, after a warm-up
 _FEWEST = 2  # calls
 _ENGINES = 4  # goes up when an engine changes, so that it is measured again
-_GIGA_MACS_A_CALL = 10.0  # a tenth of a second of two cores; a large network gets fewer crops
+_GIGA_MACS_A_CALL = 10.0  # a tenth of a second of two cores
 
 
 def conditions(facts: Architecture, batch: int, tier: TierName = "exact") -> dict[str, Any]:
@@ -61,7 +61,7 @@ def measure(backbone: Backbone, batch: int, make: Mapping[str, Callable[[], Engi
     Engines with wrong features are excluded; None if no engine is left.
     """
     facts = backbone.architecture
-    count = max(1, min(batch, int(_GIGA_MACS_A_CALL / max(facts.giga_macs, 1e-3))))
+    count = crops_a_call(facts, batch)
     right = {name: built for name, build in make.items() if graphs.agrees(built := build(), backbone)}
     if not right:
         return None
@@ -75,6 +75,11 @@ def measure(backbone: Backbone, batch: int, make: Mapping[str, Callable[[], Engi
     with suppress(InputError):  # the disk is full: the next process measures again
         io.write_json(_path(now), {"engine": best.name, "crops_per_second": rates, "conditions": now})
     return best
+
+
+def crops_a_call(facts: Architecture, batch: int) -> int:
+    """Return how many crops, at most `batch`, are measured at once: fewer of a large network."""
+    return max(1, min(batch, int(_GIGA_MACS_A_CALL / max(facts.giga_macs, 1e-3))))
 
 
 def rate(engine: Engine, crops: Any) -> float:
