@@ -17,8 +17,8 @@ workers) are left out, in the reference's favour. `--whole` runs all epochs.
     python -m benchmarks.table3 [--limit PHOTOS] [--rounds N] [--whole] [--keep]
 
 Where the processor computes 16 bits, the same command with `--compute half` is a fourth variant, and where
-NNCF is installed the one with `--compute int8` a fifth. Their errors are compared with those in float32 on the
-validation photos, paired.
+NNCF is installed the one with `--compute int8` a fifth. Their errors are compared with those in float32 on
+the validation photos, paired.
 
 The number of photos determines the weight of our fixed costs: they are the same for 100 photos and for
 100,000. `LIMIT` is small so that the benchmark takes at most a quarter of an hour; the ratio grows with
