@@ -11,7 +11,7 @@ NAME is a key of `BLOCKS`. To renew the documents:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,41 +163,50 @@ def stages(found: Results) -> str:
     return _markdown(("stage", "time", "share"), lines)
 
 
-@_needs("table3")
-def limits(found: Results) -> str:
-    """Return what Table 3 would take if everything but the networks and last layers took no time."""
-    rows = rows_of(found["table3"])
+def _tiers(rows: Sequence[Row]) -> Iterator[tuple[str, Row, float]]:
+    """Yield each tier of Table 3 with its row, and the seconds of its networks and last layers alone."""
     count = rows[0].more["train"] + rows[0].more["val"]
-    lines = []
     for tier, ending in (("exact", ""), ("half", ", half"), ("int8", ", int8")):
         alone = sum(row.ours for row in rows if row.what.endswith(f", a photo{ending}")) * count
         same = (rows[0].what + ending, rows[0].peer_name)
-        for row in (each for each in rows if (each.what, each.peer_name) == same):
-            times = map(_time, (row.ours, alone, row.ours - alone))
-            lines.append((tier, *times, *(f"{figure(ratio)}x" for ratio in (row.ratio, row.peer / alone))))
+        yield from ((tier, row, alone) for row in rows if (row.what, row.peer_name) == same)
+
+
+@_needs("table3")
+def limits(found: Results) -> str:
+    """Return what Table 3 would take if everything but the networks and last layers took no time."""
+    lines = []
+    for tier, row, alone in _tiers(rows_of(found["table3"])):
+        times = map(_time, (row.ours, alone, row.ours - alone))
+        lines.append((tier, *times, *(f"{figure(ratio)}x" for ratio in (row.ratio, row.peer / alone))))
     head = ("tier", "all", "networks and last layers", "all else", "ratio", "ratio if all else took no time")
     return _markdown(head, lines)
 
 
 @_needs("table3", "hardware")
 def sizes(found: Results) -> str:
-    """Compute the headline's ratio at other numbers of photos, from its own fixed and running costs."""
-    row = rows_of(found["table3"])[0]
+    """Compute the ratio of each tier at other numbers of photos, from its own fixed and running costs."""
+    rows = rows_of(found["table3"])
     decode = Constants.of(found["hardware"], None).decode_seconds
-    taken, count = row.more["stages"], row.more["train"] + row.more["val"]
-    a_photo = (taken["the networks on the crops"] + taken["the last layers"]) / count + decode
-    fixed = max(0.0, row.ours - a_photo * count)
-    lines = [(f"{count:,}", _time(row.ours), _time(row.peer), f"**{figure(row.ratio)}x**, measured")]
+    count, peer = rows[0].more["train"] + rows[0].more["val"], rows[0].peer
+    costs = []
+    for tier, row, alone in _tiers(rows):
+        a_photo = alone / count + decode
+        costs.append((tier, row, max(0.0, row.ours - a_photo * count), a_photo))
+    measured = [f"{_time(row.ours)}, **{figure(row.ratio)}x**" for _, row, *_ in costs]
+    lines = [(f"{count:,}, measured", _time(peer), *measured)]
     for photos, _ in _SIZES[:3]:
-        ours, peer = fixed + a_photo * photos, row.peer / count * photos
-        text = f"{figure(peer / ours)}x, computed"
-        lines.append((f"{photos:,}", _time(ours), _time(peer), text))
+        theirs = peer / count * photos
+        ours = [fixed + a_photo * photos for *_, fixed, a_photo in costs]
+        computed = (f"{_time(each)}, {figure(theirs / each)}x" for each in ours)
+        lines.append((f"{photos:,}", _time(theirs), *computed))
+    told = (f"{_time(fixed)} and {1000 * each:.3g} ms in {tier}" for tier, _, fixed, each in costs)
     after = (
-        f"Computed from the first line: {_time(fixed)} fixed and {1000 * a_photo:.0f} ms per photo of "
-        f"ours, {row.peer / count:.3g} s per photo of the reference. Ours is computed for photos of "
-        "800 x 600, the reference for the measured photos, which are smaller."
+        f"Computed from the first line: fixed, and per photo, {'; '.join(told)}; {peer / count:.3g} s per "
+        "photo of the reference. Ours is computed for photos of 800 x 600, the reference for the measured photos, "
+        "which are smaller."
     )
-    return f"{_markdown(('photos', 'ours', 'reference', 'ratio'), lines)}\n\n{after}"
+    return f"{_markdown(('photos', 'reference', *(tier for tier, *_ in costs)), lines)}\n\n{after}"
 
 
 @_needs("hardware")
