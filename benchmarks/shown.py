@@ -203,8 +203,8 @@ def sizes(found: Results) -> str:
     told = (f"{_time(fixed)} and {1000 * each:.3g} ms in {tier}" for tier, _, fixed, each in costs)
     after = (
         f"Computed from the first line: fixed, and per photo, {'; '.join(told)}; {peer / count:.3g} s per "
-        "photo of the reference. Ours is computed for photos of 800 x 600, the reference for the measured photos, "
-        "which are smaller."
+        "photo of the reference. Ours is computed for photos of 800 x 600, the reference for the measured "
+        "photos, which are smaller."
     )
     return f"{_markdown(('photos', 'reference', *(tier for tier, *_ in costs)), lines)}\n\n{after}"
 

@@ -5,7 +5,7 @@
 Speed: crops per second of the same engine in both tiers, in alternating rounds. Error: top-1 error of a
 ridge head on the features of both, in the same folds, as `--compute auto` compares them, on a sample of real
 photos (wild74) and of drawn ones; and of the networks' own last layers on 100 photos of ImageNet. Ranges are
-set by 128 training photos of each data set (ImageNet: by those of wild74). The tier `half` is measured where
+set by 64 training photos of each data set (ImageNet: by those of wild74). The tier `half` is measured where
 the processor has it. Networks without complete weights are measured for speed alone.
 """
 

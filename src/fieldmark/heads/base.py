@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from fieldmark.features.cache import Features
 from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from fieldmark.features.cache import Features
 
 
 class Head(Protocol):
