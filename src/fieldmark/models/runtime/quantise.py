@@ -40,8 +40,8 @@ logger = logging.getLogger(__name__)
 FEWEST = 8
 """Crops without which no ranges are measured."""
 CALIBRATED = 64
-"""Crops that ranges are measured on. With 128 the errors of ridge heads were the same, within their intervals:
-EfficientNet-Lite0, SqueezeNet and MobileNetV2 on real and on drawn photos."""
+"""Crops that ranges are measured on. With 128 the errors of ridge heads were the same, within their intervals,
+for EfficientNet-Lite0, SqueezeNet and MobileNetV2 on real and on drawn photos."""
 
 _PIECE = 4  # crops at once while ranges are measured, with all feature maps in memory
 _VERSION = 2  # of the files in the cache
