@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 FEWEST = 8
 """Crops without which no ranges are measured."""
 CALIBRATED = 64
-"""Crops that ranges are measured on. With 128 the errors of ridge heads were the same, within their intervals,
+"""Crops that ranges are measured on. With 128 the errors of ridge heads were the same, within intervals,
 for EfficientNet-Lite0, SqueezeNet and MobileNetV2 on real and on drawn photos."""
 
 _PIECE = 4  # crops at once while ranges are measured, with all feature maps in memory
