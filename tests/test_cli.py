@@ -85,6 +85,25 @@ def test_the_version_and_the_help(run) -> None:
         assert run(command, "--help").code == 0
 
 
+@pytest.mark.parametrize("verb", [name for names in cli.COMMANDS.values() for name in names])
+def test_an_option_needs_a_value_and_refuses_one_that_is_none(run, verb: str) -> None:
+    """`nan` is no number, and an empty path is that of a shell variable that is not set."""
+    options = [each for each in cli.app.commands[verb].params if isinstance(each, click.Option)]
+    for option in (each for each in options if not each.is_flag):
+        name = option.opts[0]
+        done = run(verb, name)
+        assert (done.code, f"Option '{name}' requires an argument" in done.err) == (2, True), name
+        if isinstance(option.type, click.FloatRange | click.Path):
+            done = run(verb, name, "nan" if isinstance(option.type, click.FloatRange) else "")
+            assert (done.code, f"Invalid value for '{name}'" in done.err) == (2, True), name
+
+
+def test_a_name_that_is_too_long_for_a_file_is_one_sentence(run) -> None:
+    done = run("stats", "x" * 5000)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert "is too long for a file: shorten it" in done.err
+
+
 def test_a_python_that_runs_a_command_goes_on_as_before(run) -> None:
     mine = lambda *_: None  # noqa: E731
     before = signal.signal(signal.SIGTERM, mine), sys.unraisablehook, sys.stdout

@@ -134,6 +134,11 @@ def main() -> None:
         # The reader of the output has closed it (`fieldmark predict … | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            logger.error(
+                f"fieldmark: the name {str(error.filename)[:60]}… is too long for a file: shorten it."
+            )
+            sys.exit(EXIT_INPUT)
         if error.errno not in _OF_A_DISK:
             raise
         logger.error(f"fieldmark: {not_written(Path(os.fsdecode(error.filename or 'A file')), error)}")

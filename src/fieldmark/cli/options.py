@@ -76,6 +76,16 @@ class Number(click.FloatRange):
         return float(found)
 
 
+class NonEmptyPath(click.Path):
+    """A file or folder, which may be there or not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a path; an empty one is that of a shell variable that is not set, not the current folder."""
+        if not value:
+            self.fail("the path is empty: name a file or folder, or . for the current folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 Positive = Annotated[int, click.IntRange(1)]
 Confidence = Annotated[float | None, Number(0, 1)]
 OptionalPositive = Annotated[int | None, click.IntRange(1)]

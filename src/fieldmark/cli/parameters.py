@@ -20,7 +20,7 @@ _TYPES: dict[Any, click.ParamType[Any]] = {
     str: click.STRING,
     int: click.INT,
     float: options.Number(),
-    Path: click.Path(path_type=Path),
+    Path: options.NonEmptyPath(path_type=Path),
 }
 
 
@@ -54,7 +54,8 @@ def parameters(command: Callable[..., None], doc: str) -> Iterator[click.Paramet
             yield click.Argument([name], nargs=-1 if several else 1, **given)
             continue
         names = [extra for extra in extras if isinstance(extra, str)] or [_option(name, each.default)]
-        option = Option([*names, name], multiple=several, is_flag=kind is None, **given)
+        given |= {"is_flag": True} if kind is None else {"multiple": several}
+        option = Option([*names, name], **given)
         option.group = group
         yield option
 
