@@ -21,8 +21,7 @@ NNCF is installed the one with `--compute int8` a fifth. Their errors are compar
 the validation photos, paired.
 
 The number of photos determines the weight of our fixed costs: they are the same for 100 photos and for
-100,000. `LIMIT` is small so that the benchmark takes at most a quarter of an hour; the ratio grows with
-it.
+100,000. `LIMIT` is small so that the benchmark takes half an hour; the ratio grows with it.
 """
 
 from __future__ import annotations
@@ -125,7 +124,7 @@ def tiers_here() -> list[str]:
     return ["half"] * bool(runtime.halves()) + ["int8"] * int8
 
 
-# --- the two variants ---------------------------------------------------------------------------------
+# --- ours and the reference ---------------------------------------------------------------------------------
 
 
 @dataclass

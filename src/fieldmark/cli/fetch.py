@@ -32,6 +32,7 @@ from typing import Annotated
 import click
 
 from fieldmark.cli import options as opt
+from fieldmark.cli.parameters import Option
 from fieldmark.utils.choices import PhotoSize, PublishedSet
 from fieldmark.utils.errors import InputError
 
@@ -92,7 +93,7 @@ def _refuse(other: str, what: str) -> None:
     for option in context.command.params:
         source = context.get_parameter_source(option.name or "")
         given = source is not None and source.name != "DEFAULT"
-        if given and getattr(option, "group", None) == other:
+        if given and isinstance(option, Option) and option.group == other:
             off = context.params[option.name or ""] is False
             shown = (option.secondary_opts if off else option.opts)[0]
             raise InputError(f"{shown} does not apply to {what}: leave it out.")
